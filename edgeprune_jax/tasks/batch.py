@@ -3,11 +3,13 @@
 Axes: B examples, T tokens (padded on the right), A scored positions.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import jax
+import numpy as np
 from jax import Array
 from jax.tree_util import register_dataclass
+from jaxtyping import Int
 
 
 @register_dataclass
@@ -34,3 +36,69 @@ class Batch:
 def take(batch: Batch, rows) -> Batch:
     """The examples at `rows`, an index array or a slice."""
     return jax.tree.map(lambda leaf: leaf[rows], batch)
+
+
+def rows(n: int, size: int, *, seed: int, step: int) -> Int[np.ndarray, " size"]:
+    """The examples of batch `step`: `n` examples in a new order every epoch, epochs end to end.
+
+    A batch that reaches past its epoch goes on in the next, so that all have `size` rows. Nothing
+    is remembered from batch to batch: a resumed run sees the order of an uninterrupted one.
+    """
+    if n < 1 or size < 1 or step < 0:
+        raise ValueError(
+            f"a batch needs n >= 1 examples, size >= 1 and step >= 0: got {n=}, {size=}, {step=}."
+        )
+    first, last = step * size // n, ((step + 1) * size - 1) // n
+    # One generator per epoch, numpy's counterpart of folding the epoch into a key.
+    epochs = [
+        np.random.default_rng((seed, epoch)).permutation(n) for epoch in range(first, last + 1)
+    ]
+    start = step * size - first * n
+    return np.concatenate(epochs)[start : start + size]
+
+
+def check(batch: Batch) -> Batch:
+    """The batch itself, if every row keeps the contract of `Batch`; the error names a bad row."""
+    arrays = {field.name: np.asarray(getattr(batch, field.name)) for field in fields(batch)}
+    (B, T), A = arrays["tokens"].shape, arrays["positions"].shape[-1]
+    for name, array in arrays.items():
+        shape = (B, T) if name in ("tokens", "corrupted", "valid") else (B, A)
+        if array.shape != shape:
+            raise ValueError(f"`{name}` must have shape {shape}, got {array.shape}.")
+
+    valid, scored = arrays["valid"], arrays["scored"]
+    lengths = valid.sum(axis=1)
+    answered = scored == 1
+    rules = {
+        "`valid` must be true up to the prompt's length and false after it": (
+            (valid != (np.arange(T) < lengths[:, None])).any(axis=1) | (lengths == 0)
+        ),
+        "tokens must not be negative": (arrays["tokens"] < 0).any(axis=1),
+        "corrupted tokens must not be negative": (arrays["corrupted"] < 0).any(axis=1),
+        "`scored` must be 0 or 1": (~answered & (scored != 0)).any(axis=1),
+        "`positions` must lie inside the padded row": (
+            (arrays["positions"] < 0) | (arrays["positions"] >= T)
+        ).any(axis=1),
+        "scored positions must lie inside the prompt": (
+            answered & (arrays["positions"] >= lengths[:, None])
+        ).any(axis=1),
+        "a scored position must have a target": (answered & (arrays["targets"] < 0)).any(axis=1),
+        "the foil must differ from the target": (
+            answered & (arrays["targets"] == arrays["foils"])
+        ).any(axis=1),
+    }
+    for rule, broken in rules.items():
+        if broken.any():
+            row = int(broken.argmax())
+            values = {name: array[row].tolist() for name, array in arrays.items()}
+            raise ValueError(f"row {row} ({broken.sum()} of {B} rows): {rule}; got {values}.")
+    return batch
+
+
+def parts(n: int, size: int) -> list[tuple[Int[np.ndarray, " size"], int]]:
+    """Row indices that go through `n` examples in batches of one shape, and how many count.
+
+    The last batch is filled with its last example.
+    """
+    starts = range(0, n, size)
+    return [(np.minimum(np.arange(s, s + size), n - 1), min(size, n - s)) for s in starts]

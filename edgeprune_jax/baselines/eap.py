@@ -1,0 +1,64 @@
+"""Edge attribution patching: the gradient of a metric with respect to the mask, at ones.
+
+The masked forward pass is linear in a mask around the full model, so d metric / d m_wr at m = 1
+is the first-order change of the metric when edge w -> r is kept rather than patched (Syed et al.
+2023). One masked pass and its gradient score all edges.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
+
+from edgeprune_jax.ablation import settle
+from edgeprune_jax.engine import masked_forward
+from edgeprune_jax.graph import Edges, Graph, full
+from edgeprune_jax.objectives import mean_scored
+from edgeprune_jax.stream import Model
+from edgeprune_jax.tasks.batch import Batch, parts, take
+
+
+def answer_score(logits: Float[Array, "B A V"], batch: Batch) -> Float[Array, " B"]:
+    """The metric: the target's logit minus the foil's, or its log-probability without a foil."""
+
+    def of(values, tokens):
+        return jnp.take_along_axis(values, jnp.maximum(tokens, 0)[..., None], axis=-1)[..., 0]
+
+    logits = logits.astype(jnp.float32)
+    difference = of(logits, batch.targets) - of(logits, batch.foils)
+    log_probability = of(jax.nn.log_softmax(logits), batch.targets)
+    return mean_scored(jnp.where(batch.foils >= 0, difference, log_probability), batch.scored)
+
+
+def eap(
+    model: Model,
+    params: PyTree,
+    graph: Graph,
+    data: Batch,
+    *,
+    ablation: str = "interchange",
+    batch_size: int = 8,
+) -> Edges:
+    """The size of each edge's effect on the answer, averaged over the data: higher is kept.
+
+    The metric's gradient is averaged over examples first and its absolute value taken last, as
+    published. Examples beyond the last full batch are used too.
+    """
+
+    settled = settle(model, params, data, ablation)
+
+    @jax.jit
+    def gradient(params, batch, weight):
+        def total(mask):
+            logits = masked_forward(
+                model, params, batch.tokens, mask, corrupted_tokens=batch.corrupted,
+                ablation=settled, valid=batch.valid, positions=batch.positions,
+            )  # fmt: skip
+            return jnp.sum(answer_score(logits, batch) * weight)
+
+        return jax.grad(total)(full(graph, 1.0)).values
+
+    scores = jnp.zeros(graph.n_edges)
+    for chosen, count in parts(len(data), batch_size):
+        weight = (jnp.arange(batch_size) < count).astype(jnp.float32)
+        scores = scores + gradient(params, take(data, chosen), weight)
+    return Edges(jnp.abs(scores) / len(data), graph)

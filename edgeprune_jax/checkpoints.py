@@ -1,0 +1,37 @@
+"""Saving and resuming a run with orbax. One host is enough here; `PruneState` is all there is."""
+
+from pathlib import Path
+
+import jax
+import orbax.checkpoint as ocp
+
+from edgeprune_jax.pruning import PruneState
+
+
+def open_checkpoints(folder: Path, *, keep: int = 2) -> ocp.CheckpointManager:
+    """The checkpoints of one run, the last `keep` of them. Close it, or use it in a `with`."""
+    options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
+    return ocp.CheckpointManager(folder.absolute(), options=options)
+
+
+def save(manager: ocp.CheckpointManager, state: PruneState) -> None:
+    """Writes a state and waits, since the next step is about to take its buffers."""
+    manager.save(int(state.step), args=ocp.args.StandardSave(state))
+    manager.wait_until_finished()
+
+
+def restore(manager: ocp.CheckpointManager, like: PruneState) -> PruneState:
+    """The newest state, or `like` itself where nothing was saved.
+
+    Raises `ValueError` where what was saved does not have the shapes of `like`.
+    """
+    if manager.latest_step() is None:
+        return like
+    shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+    try:
+        return manager.restore(manager.latest_step(), args=ocp.args.StandardRestore(shapes))
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{manager.directory}: the checkpoint of step {manager.latest_step()} belongs to "
+            f"another model or other settings ({type(error).__name__})"
+        ) from error

@@ -1,0 +1,76 @@
+"""`edgeprune evaluate`: run circuits on unseen prompts, beside the controls."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+
+from edgeprune_jax.baselines.eap import eap
+from edgeprune_jax.circuits import from_scores
+from edgeprune_jax.cli.inputs import DOMAIN, find_data, read_circuit
+from edgeprune_jax.cli.prune import EAP_EXAMPLES
+from edgeprune_jax.evaluation import evaluate
+from edgeprune_jax.report.tables import comparison, to_rich
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Score a circuit file on unseen prompts, beside the full model, EAP and random circuits."""
+
+    circuits: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Circuit files, all of one model. The first sets the size of the controls."""
+    model: str | None = None
+    """Model. By default the one that the first circuit names."""
+    task: str | None = None
+    """Task. By default the first circuit's."""
+    split: str = "test"
+    """Which templates: train, validation or test."""
+    examples: int = 300
+    """Prompt pairs."""
+    data_seed: int = 0
+    """Seed of the prompts."""
+    ablation: str | None = None
+    """What a cut edge carries. By default as when the first circuit was found."""
+    random_circuits: int = 20
+    """Random circuits of equal size."""
+    eap: bool = True
+    """Whether to score EAP's circuit of equal size, found on 64 training prompts."""
+    json: bool = False
+    """Print one JSON object."""
+
+
+def run(options: Evaluate) -> int:
+    if not options.circuits:
+        raise ValueError("evaluate needs a circuit file: got none")
+    first, loaded = read_circuit(options.circuits[0], options.model)
+    circuits = {str(options.circuits[0]): first}
+    for path in options.circuits[1:]:
+        circuits[str(path)] = read_circuit(path, options.model or loaded.name)[0]
+    task = options.task or first.provenance.get("task") or "ioi"
+    if first.provenance.get("model", {}).get("name") == task:
+        task = DOMAIN  # the stored truth of a compiled program
+    ablation = options.ablation or first.provenance.get("ablation", "interchange")
+
+    def data(split, n):
+        return find_data(loaded, task, split=split, n=n, seed=options.data_seed)
+
+    test = data(options.split, options.examples)
+    with Console(quiet=options.json).status(f"{len(test)} prompts through {loaded.name}"):
+        if options.eap:
+            train = data("train", EAP_EXAMPLES)
+            scores = eap(loaded.model, loaded.params, loaded.graph, train, ablation=ablation)
+            circuits["EAP"] = from_scores(scores, len(first))
+        table = evaluate(
+            loaded.model, loaded.params, circuits, test, ablation=ablation,
+            n_random=options.random_circuits, seed=options.data_seed,
+        )  # fmt: skip
+    if options.json:
+        print(json.dumps({"model": loaded.name, "task": task, "split": options.split,
+                          "examples": len(test), "ablation": ablation, "rows": table}))  # fmt: skip
+    else:
+        title = f"{len(test)} {options.split} prompts of {task}, {ablation} ablation"
+        Console().print(to_rich(comparison(title, table)))
+    return 0

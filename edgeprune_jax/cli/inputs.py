@@ -1,0 +1,75 @@
+"""What the commands share: models and data by name, and where both are written down."""
+
+import shlex
+import sys
+from importlib import resources
+from pathlib import Path
+
+import jax
+
+from edgeprune_jax import circuit_json, provenance
+from edgeprune_jax.circuits import Circuit
+from edgeprune_jax.models.load import load_model
+from edgeprune_jax.models.loaded import Loaded
+from edgeprune_jax.tasks.batch import Batch
+from edgeprune_jax.tasks.make import make_task
+
+DOMAIN = "domain"  # the task of a compiled program: its whole input domain
+
+
+def find_model(name: str) -> Loaded:
+    """A model by name or path; a compiled program that comes with the package by its name."""
+    return load_model(program_folder(name) or name)
+
+
+def program_folder(name: str) -> Path | None:
+    """The folder of a compiled program that comes with the package."""
+    folder = Path(str(resources.files("tracr_models"))) / name
+    plain = name.isidentifier() and (folder / "config.json").is_file()
+    return folder if plain else None
+
+
+def find_data(loaded: Loaded, task: str, *, split: str, n: int, seed: int) -> Batch:
+    """Examples of a task for a model. Raises `ValueError` for a task that the model lacks."""
+    if task == DOMAIN:
+        from tracr_models.domain import full_domain
+
+        folder = program_folder(loaded.name) or Path(loaded.name)
+        if not (folder / "config.json").is_file():
+            raise ValueError(f"the task {DOMAIN!r} is that of compiled programs: got {loaded.name}")
+        return full_domain(folder)
+    if loaded.tokenizer is None:
+        raise ValueError(f"{loaded.name} has no tokenizer for the task {task!r}: use {DOMAIN!r}")
+    return make_task(task, loaded.tokenizer, split=split, n=n, seed=seed)
+
+
+def read_circuit(path: Path, model: str | None) -> tuple[Circuit, Loaded]:
+    """A circuit file and its model: the one it names, or `model`.
+
+    Raises `ValueError` where the circuit was found on other weights.
+    """
+    if model is None:
+        circuit = circuit_json.load(path)
+        model = circuit.provenance.get("model", {}).get("name")
+        if not isinstance(model, str):
+            raise ValueError(f"{path} does not name its model: give --model")
+        loaded = find_model(model)
+    else:
+        loaded = find_model(model)
+        circuit = circuit_json.load(path, loaded.graph)
+    digest = circuit.provenance.get("model", {}).get("digest")
+    if circuit.graph != loaded.graph:
+        raise ValueError(f"{path} is of {circuit.graph}, the model {loaded.name} of {loaded.graph}")
+    if digest is not None and digest != loaded.digest:
+        raise ValueError(f"{path} was found on weights {digest}, {loaded.name} has {loaded.digest}")
+    return circuit, loaded
+
+
+def origin(loaded: Loaded, **entries) -> dict:
+    """Provenance of what a command makes: the entries, the model, the command line, this place."""
+    return provenance.collect(
+        devices=[device.device_kind for device in jax.devices()],
+        model={"name": loaded.name, "digest": loaded.digest},
+        command=shlex.join(["edgeprune", *sys.argv[1:]]),
+        **entries,
+    )

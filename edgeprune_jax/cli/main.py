@@ -1,0 +1,60 @@
+"""The command `edgeprune`: flags from documented dataclasses, one line and exit code 2 for bad
+input."""
+
+import io
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr
+from typing import Annotated, Any
+
+import tyro
+
+from edgeprune_jax.cli import compare, draw, evaluate, prune, tracr
+
+COMMANDS: dict[type, Callable[[Any], int]] = {
+    prune.Prune: prune.run,
+    evaluate.Evaluate: evaluate.run,
+    compare.Compare: compare.run,
+    draw.Draw: draw.run,
+    tracr.Tracr: tracr.run,
+}
+Command = (
+    Annotated[prune.Prune, tyro.conf.subcommand("prune")]
+    | Annotated[evaluate.Evaluate, tyro.conf.subcommand("evaluate")]
+    | Annotated[compare.Compare, tyro.conf.subcommand("compare")]
+    | Annotated[draw.Draw, tyro.conf.subcommand("draw")]
+    | Annotated[tracr.Tracr, tyro.conf.subcommand("tracr")]
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code: 0, 1 for a difference found, 2 for bad input."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        command = _parse(arguments)
+        return COMMANDS[type(command)](command)
+    except (ValueError, OSError) as error:
+        print(f"edgeprune: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("edgeprune: stopped; the same command goes on from the last checkpoint")
+        return 130
+
+
+def _parse(arguments: list[str]):
+    complaint = io.StringIO()
+    try:
+        with redirect_stderr(complaint):
+            return tyro.cli(
+                Command,
+                prog="edgeprune",
+                description="Circuits of transformers by Edge Pruning.",
+                args=prune.with_preset(arguments),
+                config=(tyro.conf.OmitArgPrefixes,),
+            )
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            raise
+        words = "".join(" " if c in "│╭╮╰╯─" else c for c in complaint.getvalue()).split()
+        text = " ".join(words) or f"cannot read {' '.join(arguments)}"
+        raise ValueError(text) from None

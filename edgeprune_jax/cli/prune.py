@@ -1,0 +1,134 @@
+"""`edgeprune prune`: find a circuit by Edge Pruning, and compare it with others of its size."""
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import jax.numpy as jnp
+from rich.console import Console
+
+from edgeprune_jax import atomic, circuit_json
+from edgeprune_jax.baselines.eap import eap
+from edgeprune_jax.circuits import Circuit, from_scores
+from edgeprune_jax.cli.inputs import find_data, find_model, origin
+from edgeprune_jax.cli.progress import Progress
+from edgeprune_jax.evaluation import evaluate, teacher_logits
+from edgeprune_jax.models.load import DEFAULT
+from edgeprune_jax.pruning import PAPER, PruneConfig
+from edgeprune_jax.report.run import write_run_report
+from edgeprune_jax.report.tables import comparison, to_rich
+from edgeprune_jax.run import discrete, run_pruning
+from edgeprune_jax.tasks.batch import take
+
+PRESETS = {"default": PruneConfig(), "paper": PAPER}
+EAP_EXAMPLES = 64
+
+
+@dataclass(frozen=True)
+class Prune:
+    """Find a circuit by Edge Pruning.
+
+    Writes circuit.json, metrics.jsonl, evaluation.json, circuit.svg and report.html. A run that
+    was stopped goes on from its last checkpoint when the command is given again.
+    """
+
+    out: Path
+    """Folder of the run."""
+    model: str = DEFAULT
+    """Model: a name, a .gguf file, a folder in Hugging Face format, or a compiled program."""
+    task: str = "ioi"
+    """Task, or 'domain' for a compiled program's inputs."""
+    examples: int = 400
+    """Prompt pairs to prune on."""
+    test_examples: int = 100
+    """Prompt pairs of the test split to compare circuits on."""
+    random_circuits: int = 5
+    """Random circuits of equal size in the comparison."""
+    data_seed: int = 0
+    """Seed of the prompts."""
+    edges: int | None = None
+    """Edges of the final circuit. Without it the gates decide, by bisection."""
+    preset: Literal["default", "paper"] = "default"
+    """Settings to start from; those given beside it replace the preset's."""
+    json: bool = False
+    """Print the result as one JSON object, and no progress."""
+    config: PruneConfig = field(default_factory=PruneConfig)
+    """Settings of the method."""
+
+
+def with_preset(arguments: list[str]) -> list[str]:
+    """Spells out the settings of `--preset` ahead of those given, so that the latter win."""
+    if arguments[:1] != ["prune"] or "--preset" not in arguments[:-1]:
+        return arguments
+    name = arguments[arguments.index("--preset") + 1]
+    settings = []
+    for entry in dataclasses.fields(PruneConfig):
+        value = getattr(PRESETS.get(name, PruneConfig()), entry.name)
+        flag = entry.name.replace("_", "-")
+        if value == entry.default:
+            continue
+        settings += [f"--{flag}"] if value is True else [f"--{flag}", str(value)]
+    return ["prune", *settings, *arguments[1:]]
+
+
+def run(options: Prune) -> int:
+    loaded = find_model(options.model)
+    sizes = {"n": options.examples, "seed": options.data_seed}
+    train = find_data(loaded, options.task, split="train", **sizes)
+    test = find_data(
+        loaded, options.task, split="test", n=options.test_examples, seed=options.data_seed
+    )
+    if options.edges is not None and not 1 <= options.edges <= loaded.graph.n_edges:
+        raise ValueError(
+            f"--edges must be between 1 and {loaded.graph.n_edges}, those of {loaded.name}: "
+            f"got {options.edges}"
+        )
+    settings = dataclasses.asdict(options.config)
+    identity = {
+        "model": {"name": loaded.name, "digest": loaded.digest},
+        "task": options.task,
+        "data": {"seed": options.data_seed, "n_train": len(train), "split": "train"},
+        "settings": settings,
+    }
+    console = Console(quiet=options.json)
+    with Progress(console, f"pruning {loaded.name} on {options.task}", options.config.steps) as bar:
+        teacher = jnp.asarray(teacher_logits(loaded.model, loaded.params, train))
+        gates = run_pruning(
+            loaded, train, teacher, options.config, options.out, identity=identity,
+            on_log=bar.show,
+        )  # fmt: skip
+    circuit = discrete(
+        gates, options.config, edges=options.edges,
+        provenance=origin(
+            loaded, task=options.task, data=identity["data"], method="edge pruning",
+            ablation=options.config.ablation, settings=settings,
+        ),
+    )  # fmt: skip
+    circuit_json.save(circuit, options.out / "circuit.json")
+    with console.status("comparing circuits on the test split"):
+        table = compare(options, loaded, circuit, train, test)
+    atomic.write(options.out / "evaluation.json", json.dumps(table, indent=1) + "\n")
+    write_run_report(options.out, circuit, table, title=f"{options.task} in {loaded.name}")
+    if options.json:
+        print(json.dumps({"out": str(options.out), "edges": len(circuit), "evaluation": table,
+                          "sparsity": circuit.provenance["sparsity"]}))  # fmt: skip
+    else:
+        console.print(to_rich(comparison(f"{len(test)} test prompts", table)))
+        console.print(f"written: {options.out}/report.html, circuit.json, circuit.svg")
+    return 0
+
+
+def compare(options: Prune, loaded, circuit: Circuit, train, test) -> dict:
+    """The circuit's row beside EAP's circuit of the same size and the controls."""
+    config = options.config
+    scores = eap(
+        loaded.model, loaded.params, loaded.graph,
+        take(train, slice(0, EAP_EXAMPLES)), ablation=config.ablation,
+    )  # fmt: skip
+    rivals = {"edge pruning": circuit, "EAP": from_scores(scores, len(circuit))}
+    return evaluate(
+        loaded.model, loaded.params, rivals, test, ablation=config.ablation,
+        n_random=options.random_circuits, seed=options.data_seed,
+    )  # fmt: skip

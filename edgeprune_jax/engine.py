@@ -1,0 +1,115 @@
+"""The masked forward pass: the one place where an edge is kept or cut.
+
+Reader r sees what it would see with all its edges cut, plus its masked differences,
+
+    x_r = s_r + sum_w  m_rw d_w,        d_w = y_w - c_w,
+
+where y_w is what writer w writes in this run, c_w what a cut edge carries instead, and s_r the
+sum of the c_w before r. Under interchange ablation c comes from the corrupted prompt, so that a
+mask of ones is the model and a mask of zeros the corrupted run; under mean ablation it is the
+writer's mean, under zero ablation nothing.
+
+The pass is blocked, as a triangular solve is: layers come in segments (`segment`), and all that
+is kept for the backward pass is the outbox of differences. Memory is two outboxes (values and
+cotangents) at any depth.
+
+Axes: E embedding writers, W writers, H query heads, B batch, T tokens, A scored positions,
+      D residual width, V vocabulary.
+"""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, PyTree
+
+from edgeprune_jax.ablation import ablated_writes
+from edgeprune_jax.graph import Edges, Graph
+from edgeprune_jax.segment import Streams, make_segment, mix
+from edgeprune_jax.stream import Model, Writes, add, all_valid, pick
+
+SEGMENT = 3
+
+
+def masked_forward(
+    model: Model,
+    params: PyTree,
+    tokens: Int[Array, "B T"],
+    mask: Edges,
+    *,
+    corrupted_tokens: Int[Array, "B T"] | None = None,
+    ablation: str | Writes = "interchange",
+    valid: Bool[Array, "B T"] | None = None,
+    positions: Int[Array, "B A"] | None = None,
+    segment: int = SEGMENT,
+) -> Float[Array, "B A V"]:
+    """Logits of the model with every edge scaled between its own and its ablated value.
+
+    `mask` holds one number per edge: 1 keeps it, 0 cuts it, and it may be differentiated.
+    `corrupted_tokens` are the prompts that interchange takes cut edges from (token by token)
+    and that mean ablation averages over (by default `tokens` themselves); `ablation` may also
+    be `Writes`, computed beforehand by `ablated_writes`. Where the mask's graph has no embedding
+    writers, the clean embedding reaches every reader. Logits are at `positions`, or at every
+    token. `segment` is the number of layers in a block, a matter of speed alone.
+
+    Raises `ValueError` for shapes that do not fit each other (paper section 3; equation above).
+    """
+    _check(params, tokens, mask, corrupted_tokens, ablation)
+    graph = mask.graph
+    valid = all_valid(tokens, valid)
+    if isinstance(ablation, str):
+        reference = tokens if corrupted_tokens is None else corrupted_tokens
+        ablation = ablated_writes(model, params, reference, ablation, valid=valid)
+    embeds = model.embed(params, tokens)
+    _check_embeddings(embeds.shape[0], graph)
+    streams, final = _cut_streams(ablation, embeds, graph)
+    outbox = [embeds - ablation.embeds if graph.embeddings else embeds[:0]]
+    rows, final_row = mask.rows()
+    run = make_segment(model, graph)
+    for first in range(0, graph.layers, segment):
+        layers = slice(first, min(first + segment, graph.layers))
+        width = graph.sources(layers.stop)
+        parts = [part for row in rows[layers] for part in (row.attention, row.mlp[None])]
+        m = jnp.concatenate([jnp.pad(p, ((0, 0), (0, width - p.shape[1]))) for p in parts])
+        blocks, ablated = tuple(params.blocks[layers]), ablation.layers[layers]
+        outbox.append(run(m, tuple(outbox), blocks, streams[layers], ablated, valid))
+    read = jnp.concatenate([pick(part, positions) for part in outbox])
+    final = jnp.broadcast_to(final, embeds.shape[1:])
+    x = pick(final[None], positions)[0] + mix(final_row[None], read)[0]
+    return model.unembed(params, x)
+
+
+def _cut_streams(ablated: Writes, embeds: Float[Array, "E B T D"], graph: Graph):
+    """The stream at every reader when all edges are cut."""
+    stream = add(*(ablated.embeds if graph.embeddings else embeds))
+    streams = []
+    for layer in ablated.layers:
+        middle = add(stream, *layer.heads)
+        streams.append(Streams(stream, middle))
+        stream = middle + layer.mlp
+    return tuple(streams), stream
+
+
+def _check(params, tokens, mask, corrupted_tokens, ablation):
+    graph = mask.graph
+    if len(params.blocks) != graph.layers:
+        raise ValueError(
+            f"the mask's graph has {graph.layers} layers, the model {len(params.blocks)}"
+        )
+    if mask.values.shape != (graph.n_edges,):
+        raise ValueError(
+            f"mask values must have shape ({graph.n_edges},), one per edge: got "
+            f"{mask.values.shape}"
+        )
+    if corrupted_tokens is None and isinstance(ablation, str) and ablation == "interchange":
+        raise ValueError("interchange ablation needs corrupted_tokens: got None")
+    if corrupted_tokens is not None and corrupted_tokens.shape != tokens.shape:
+        raise ValueError(
+            "corrupted_tokens must have the shape of tokens, aligned token by token: got "
+            f"{corrupted_tokens.shape} and {tokens.shape}"
+        )
+
+
+def _check_embeddings(count: int, graph: Graph):
+    if graph.embeddings and count != len(graph.embeddings):
+        raise ValueError(
+            f"the mask's graph has {len(graph.embeddings)} embedding writers "
+            f"{graph.embeddings}, the model writes {count}"
+        )

@@ -1,0 +1,168 @@
+"""How faithful a circuit is: to the model, and to the task.
+
+Every circuit is judged by running it, not by what found it, on the same prompts as the full
+model, the corrupted run (the empty circuit) and random circuits of its size.
+
+Axes: N examples, C circuits, B examples of a batch, A scored positions, V vocabulary, E edges.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PyTree
+
+from edgeprune_jax.circuits import Circuit, mask
+from edgeprune_jax.ablation import ablated_writes, settle
+from edgeprune_jax.engine import masked_forward
+from edgeprune_jax.graph import Edges, Graph
+from edgeprune_jax.objectives import kl, mean_scored, squared_error
+from edgeprune_jax.stream import Model, Writes, plain_forward
+from edgeprune_jax.tasks.batch import Batch, parts, take
+
+
+def measures(
+    teacher: Float[Array, "B A V"], logits: Float[Array, "B A V"], batch: Batch
+) -> dict[str, Float[Array, " B"]]:
+    """What is measured of each example, averaged over its scored positions.
+
+    `kl`: KL(teacher || circuit) in nats. `logit_difference`: the target's logit minus the
+    foil's, nan without a foil. `accuracy`: whether the target has the largest logit.
+    `exact_match`: whether the largest logit is the full model's. `squared_error`: of the logits.
+    """
+    choice, reference = jnp.argmax(logits, -1), jnp.argmax(teacher, -1)
+
+    def of(tokens):
+        index = jnp.maximum(tokens, 0)[..., None]
+        return jnp.take_along_axis(logits.astype(jnp.float32), index, axis=-1)[..., 0]
+
+    difference = jnp.where(batch.foils >= 0, of(batch.targets) - of(batch.foils), jnp.nan)
+    right = (choice == batch.targets).astype(jnp.float32)
+    same = (choice == reference).astype(jnp.float32)
+    return {
+        "kl": kl(teacher, logits, batch.scored),
+        "logit_difference": mean_scored(difference, batch.scored),
+        "accuracy": mean_scored(right, batch.scored),
+        "exact_match": mean_scored(same, batch.scored),
+        "squared_error": squared_error(teacher, logits, batch.scored),
+    }
+
+
+def teacher_logits(
+    model: Model, params: PyTree, data: Batch, *, batch_size: int = 32
+) -> Float[np.ndarray, "N A V"]:
+    """The full model's logits at the scored positions, once for a whole data set, on the host."""
+
+    @jax.jit
+    def forward(params, batch):
+        return plain_forward(
+            model, params, batch.tokens, valid=batch.valid, positions=batch.positions
+        )
+
+    return np.concatenate(
+        [np.asarray(forward(params, take(data, r)))[:n] for r, n in parts(len(data), batch_size)]
+    )
+
+
+def measure_masks(
+    model: Model,
+    params: PyTree,
+    masks: Sequence[Edges],
+    data: Batch,
+    teacher: Float[np.ndarray, "N A V"],
+    *,
+    ablation: str | Writes = "interchange",
+    batch_size: int = 32,
+) -> list[dict[str, Float[np.ndarray, " N"]]]:
+    """The measures of several masks on every example; the corrupted run is shared by all."""
+    graph = masks[0].graph
+    values = jnp.stack([one.values for one in masks])
+    if isinstance(ablation, str):
+        ablation = settle(model, params, data, ablation)
+
+    @jax.jit
+    def run(params, values, batch, teacher):
+        writes = ablation
+        if isinstance(ablation, str):
+            writes = ablated_writes(model, params, batch.corrupted, ablation, valid=batch.valid)
+
+        def one(row):
+            logits = masked_forward(
+                model, params, batch.tokens, Edges(row, graph), ablation=writes,
+                valid=batch.valid, positions=batch.positions,
+            )  # fmt: skip
+            return measures(teacher, logits, batch)
+
+        return jax.lax.map(one, values)
+
+    found = []
+    for chosen, count in parts(len(data), batch_size):
+        result = run(params, values, take(data, chosen), jnp.asarray(teacher[chosen]))
+        found.append(jax.tree.map(lambda leaf, n=count: np.asarray(leaf)[:, :n], result))
+    joined = jax.tree.map(lambda *leaves: np.concatenate(leaves, axis=1), *found)
+    return [{name: rows[i] for name, rows in joined.items()} for i in range(len(masks))]
+
+
+def summarise(found: dict[str, Float[np.ndarray, " N"]]) -> dict[str, float]:
+    """Means over the examples; a measure that no example has is left out."""
+    means = {name: float(np.mean(values)) for name, values in found.items()}
+    return {name: value for name, value in means.items() if not np.isnan(value)}
+
+
+def random_circuits(graph: Graph, edges: int, count: int, *, seed: int) -> list[Circuit]:
+    """Circuits of a given size, drawn uniformly: the control for any circuit of that size."""
+    generator = np.random.default_rng(seed)
+    circuits = []
+    for _ in range(count):
+        kept = np.zeros(graph.n_edges, bool)
+        kept[generator.permutation(graph.n_edges)[:edges]] = True
+        circuits.append(Circuit(graph, kept))
+    return circuits
+
+
+def evaluate(
+    model: Model,
+    params: PyTree,
+    circuits: dict[str, Circuit],
+    data: Batch,
+    *,
+    ablation: str | Writes = "interchange",
+    n_random: int = 0,
+    seed: int = 0,
+    batch_size: int = 32,
+    teacher: Float[np.ndarray, "N A V"] | None = None,
+) -> dict[str, dict[str, float]]:
+    """Scores named circuits beside the full model, the empty circuit and random circuits.
+
+    Returns one row of mean measures and `edges` for each name, then `full` and `empty`, then the
+    mean (`random`) and the best by KL (`best random`) of `n_random` circuits as large as the
+    first. All on the same prompts.
+    """
+    if not circuits:
+        raise ValueError("evaluate needs at least one circuit: got none")
+    first = next(iter(circuits.values()))
+    graph = first.graph
+    nothing = np.zeros(graph.n_edges, bool)
+    rows = {**circuits, "full": Circuit(graph, ~nothing), "empty": Circuit(graph, nothing)}
+    random = random_circuits(graph, len(first), n_random, seed=seed)
+    if teacher is None:
+        teacher = teacher_logits(model, params, data, batch_size=batch_size)
+    masks = [mask(circuit) for circuit in (*rows.values(), *random)]
+    found = [
+        summarise(one)
+        for one in measure_masks(
+            model, params, masks, data, teacher, ablation=ablation, batch_size=batch_size
+        )
+    ]
+    table = {
+        name: {"edges": len(circuit), **found[i]} for i, (name, circuit) in enumerate(rows.items())
+    }
+    if random:
+        controls = found[len(rows) :]
+        names = controls[0]
+        table["random"] = {"edges": len(first)} | {
+            name: float(np.mean([row[name] for row in controls])) for name in names
+        }
+        table["best random"] = {"edges": len(first), **min(controls, key=lambda row: row["kl"])}
+    return table

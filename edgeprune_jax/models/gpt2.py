@@ -1,0 +1,216 @@
+"""GPT-2: learned positions, LayerNorm before each sublayer, biases everywhere, tanh-GELU.
+
+Tokens and positions are two writers. The bias of the attention's output projection is split
+evenly over the heads, so that a cut head takes its part along, as in the reference.
+
+Axes: H heads, B batch, T tokens, A scored positions, K head width, D residual width, F hidden
+      width of the MLP, V vocabulary, P positions.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from types import MappingProxyType
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from edgeprune_jax.graph import POSITIONS, TOKENS, Graph
+from edgeprune_jax.models import layers, stored
+from edgeprune_jax.models.stored import Stored
+from edgeprune_jax.stream import Model
+
+HUGGINGFACE: Mapping[str, str] = MappingProxyType(
+    {
+        "embedding": "transformer.wte.weight",
+        "positions": "transformer.wpe.weight",
+        "norm": "transformer.ln_f",
+        "unembedding": "lm_head.weight",
+        "attention_norm": "transformer.h.{}.ln_1",
+        "qkv": "transformer.h.{}.attn.c_attn",
+        "o": "transformer.h.{}.attn.c_proj",
+        "mlp_norm": "transformer.h.{}.ln_2",
+        "up": "transformer.h.{}.mlp.c_fc",
+        "down": "transformer.h.{}.mlp.c_proj",
+    }
+)
+
+
+@dataclass(frozen=True)
+class GPT2Config:
+    """The shape of a model. Raises `ValueError` for one that cannot be."""
+
+    layers: int
+    heads: int
+    width: int
+    hidden: int
+    vocab: int
+    positions: int
+    norm_eps: float = 1e-5
+    tie_embeddings: bool = True
+
+    def __post_init__(self):
+        for name in ("layers", "heads", "width", "hidden", "vocab", "positions"):
+            size = getattr(self, name)
+            if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+                raise ValueError(f"{name} must be an integer >= 1: got {size!r}")
+        if self.width % self.heads:
+            raise ValueError(
+                f"width must be a multiple of heads: got {self.width} and {self.heads}"
+            )
+        if not 0 < self.norm_eps < float("inf"):
+            raise ValueError(f"norm_eps must be positive: got {self.norm_eps}")
+
+
+class Block(NamedTuple):
+    attention_norm: Array  # D
+    attention_norm_bias: Array  # D
+    q: Array  # H K D
+    k: Array  # H K D
+    v: Array  # H K D
+    q_bias: Array  # H K
+    k_bias: Array  # H K
+    v_bias: Array  # H K
+    o: Array  # H K D
+    o_bias: Array  # D
+    mlp_norm: Array  # D
+    mlp_norm_bias: Array  # D
+    up: Array  # F D
+    up_bias: Array  # F
+    down: Array  # F D
+    down_bias: Array  # D
+
+
+class Params(NamedTuple):
+    blocks: tuple[Block, ...]
+    embedding: Array  # V D
+    positions: Array  # P D
+    norm: Array  # D
+    norm_bias: Array  # D
+    unembedding: Array | None  # V D; None: the embedding serves
+
+
+def graph(config: GPT2Config) -> Graph:
+    """The graph of the model, with its two embeddings as writers."""
+    return Graph(config.layers, config.heads, config.heads, (TOKENS, POSITIONS))
+
+
+def layout(config: GPT2Config, names: Mapping[str, str] = HUGGINGFACE) -> Params:
+    """The tree of parameters, as `Stored` descriptions.
+
+    GPT-2's files store matrices as [in, out], and q, k and v side by side in one of them.
+    """
+    d, f, heads = config.width, config.hidden, config.heads
+    head = (heads, d // heads)
+
+    def vector(name: str, size: int) -> Stored:
+        return Stored(name, (size,), (size,))
+
+    def block(layer: int) -> Block:
+        at = {field: name.format(layer) for field, name in names.items()}
+
+        def part(index: int) -> Stored:
+            columns = slice(index * d, (index + 1) * d)
+            return Stored(at["qkv"] + ".weight", (d, 3 * d), (*head, d), lambda w: w[:, columns].T)
+
+        def part_bias(index: int) -> Stored:
+            columns = slice(index * d, (index + 1) * d)
+            return Stored(at["qkv"] + ".bias", (3 * d,), head, lambda b: b[columns])
+
+        return Block(
+            attention_norm=vector(at["attention_norm"] + ".weight", d),
+            attention_norm_bias=vector(at["attention_norm"] + ".bias", d),
+            q=part(0),
+            k=part(1),
+            v=part(2),
+            q_bias=part_bias(0),
+            k_bias=part_bias(1),
+            v_bias=part_bias(2),
+            o=Stored(at["o"] + ".weight", (d, d), (*head, d)),
+            o_bias=vector(at["o"] + ".bias", d),
+            mlp_norm=vector(at["mlp_norm"] + ".weight", d),
+            mlp_norm_bias=vector(at["mlp_norm"] + ".bias", d),
+            up=Stored(at["up"] + ".weight", (d, f), (f, d), np.transpose),
+            up_bias=vector(at["up"] + ".bias", f),
+            down=Stored(at["down"] + ".weight", (f, d), (f, d)),
+            down_bias=vector(at["down"] + ".bias", d),
+        )
+
+    table = (config.vocab, d)
+    return Params(
+        blocks=tuple(block(layer) for layer in range(config.layers)),
+        embedding=Stored(names["embedding"], table, table),
+        positions=Stored(names["positions"], (config.positions, d), (config.positions, d)),
+        norm=vector(names["norm"] + ".weight", d),
+        norm_bias=vector(names["norm"] + ".bias", d),
+        unembedding=None if config.tie_embeddings else Stored(names["unembedding"], table, table),
+    )
+
+
+def abstract_params(config: GPT2Config, *, dtype: str = "float32") -> Params:
+    """The shapes of the parameters, for compiling without them."""
+    return stored.abstract(layout(config), dtype=dtype)
+
+
+def random_params(config: GPT2Config, *, key: Key[Array, ""], dtype: str = "float32") -> Params:
+    """Random parameters, for tests and benchmarks."""
+    return stored.random(layout(config), key=key, dtype=dtype)
+
+
+def build(config: GPT2Config) -> Model:
+    """The four functions of the family, for one shape."""
+    return Model(
+        embed=embed,
+        attend=partial(attend, config),
+        mlp=partial(mlp, config),
+        unembed=partial(unembed, config),
+    )
+
+
+def embed(params: Params, tokens: Int[Array, "B T"]) -> Float[Array, "2 B T D"]:
+    length, limit = tokens.shape[1], params.positions.shape[0]
+    if length > limit:
+        raise ValueError(f"prompts must fit the model's {limit} positions: got {length} tokens")
+    # `take` answers an id outside the vocabulary with NaN, where indexing would clamp it.
+    words = jnp.take(params.embedding, tokens, axis=0)
+    return jnp.stack([words, jnp.broadcast_to(params.positions[:length], words.shape)])
+
+
+def attend(
+    config: GPT2Config,
+    block: Block,
+    x_q: Float[Array, "#H B T D"],
+    x_k: Float[Array, "#H B T D"],
+    x_v: Float[Array, "#H B T D"],
+    valid: Bool[Array, "B T"],
+) -> Float[Array, "H B T D"]:
+    del valid  # causal, and padded on the right: no token sees the padding after it
+
+    def project(x, weight, bias):
+        x = layers.layer_norm(
+            x, block.attention_norm, block.attention_norm_bias, eps=config.norm_eps
+        )
+        return jnp.einsum("hbtd,hkd->hbtk", x, weight) + bias[:, None, None]
+
+    q = project(x_q, block.q, block.q_bias)
+    k = project(x_k, block.k, block.k_bias)
+    v = project(x_v, block.v, block.v_bias)
+    y = jnp.einsum("hbtk,hkd->hbtd", layers.attention(q, k, v, causal=True), block.o)
+    return y + (block.o_bias / config.heads)[None, None, None]
+
+
+def mlp(config: GPT2Config, block: Block, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+    x = layers.layer_norm(x, block.mlp_norm, block.mlp_norm_bias, eps=config.norm_eps)
+    up = jnp.einsum("btd,fd->btf", x, block.up) + block.up_bias[None, None]
+    y = jnp.einsum("btf,fd->btd", jax.nn.gelu(up, approximate=True), block.down)
+    return y + block.down_bias[None, None]
+
+
+def unembed(config: GPT2Config, params: Params, x: Float[Array, "B A D"]) -> Float[Array, "B A V"]:
+    """Logits, in float32 whatever the weights are."""
+    x = layers.layer_norm(x, params.norm, params.norm_bias, eps=config.norm_eps)
+    weight = params.embedding if params.unembedding is None else params.unembedding
+    return jnp.einsum("bad,vd->bav", x, weight, preferred_element_type=jnp.float32)

@@ -1,0 +1,76 @@
+"""What is minimised: the divergence from the full model, under a constraint on sparsity.
+
+    L = KL(teacher || circuit) + lambda_1 (s - t) + lambda_2 (s - t)^2,
+
+descended in the gates and ascended in the multipliers (paper section 3, equations 4 to 6). s is
+the sparsity of the *sampled* mask, as in the reference's code, and t the target of this step; a
+target above 1 cannot be reached, and is a way to keep pushing.
+
+Axes: B batch, A scored positions, V vocabulary.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+class Multipliers(NamedTuple):
+    """Lagrange multipliers of one sparsity constraint, both 0 at the start."""
+
+    linear: Float[Array, ""]
+    quadratic: Float[Array, ""]
+
+
+def no_multipliers() -> Multipliers:
+    return Multipliers(jnp.zeros(()), jnp.zeros(()))
+
+
+def kl(
+    teacher: Float[Array, "B A V"], logits: Float[Array, "B A V"], scored: Float[Array, "B A"]
+) -> Float[Array, " B"]:
+    """KL(teacher || circuit) in nats for each example, the mean over its scored positions."""
+    p = jax.nn.log_softmax(teacher.astype(jnp.float32))
+    q = jax.nn.log_softmax(logits.astype(jnp.float32))
+    return mean_scored(jnp.sum(jnp.exp(p) * (p - q), axis=-1), scored)
+
+
+def squared_error(
+    teacher: Float[Array, "B A V"], logits: Float[Array, "B A V"], scored: Float[Array, "B A"]
+) -> Float[Array, " B"]:
+    """Squared distance from the teacher's outputs, for models whose outputs are numbers."""
+    difference = teacher.astype(jnp.float32) - logits.astype(jnp.float32)
+    return mean_scored(jnp.sum(difference**2, axis=-1), scored)
+
+
+DIVERGENCES = {"kl": kl, "squared": squared_error}
+
+
+def mean_scored(values: Float[Array, "B A"], scored: Float[Array, "B A"]) -> Float[Array, " B"]:
+    """The mean over the scored positions of each example."""
+    return jnp.sum(values * scored, axis=-1) / jnp.maximum(jnp.sum(scored, axis=-1), 1)
+
+
+def constraint(
+    multipliers: Multipliers, sparsity: Float[Array, ""], target: Float[Array, ""]
+) -> Float[Array, ""]:
+    """The Lagrangian's term for one constraint."""
+    gap = sparsity - target
+    return multipliers.linear * gap + multipliers.quadratic * gap**2
+
+
+def target_sparsity(
+    step: Float[Array, ""], *, start: float, end: float, warmup: int, kind: str = "linear"
+) -> Float[Array, ""]:
+    """The target of a step: from `start` to `end` over `warmup` steps, then constant.
+
+    Linear in the sparsity, or ("logarithmic") in the logarithm of the density 1 - s, which needs
+    an end below 1.
+    """
+    progress = jnp.clip(step / max(warmup, 1), 0.0, 1.0)
+    if kind == "linear":
+        return start + (end - start) * progress
+    if kind == "logarithmic":
+        return 1 - jnp.exp(jnp.log1p(-start) * (1 - progress) + jnp.log1p(-end) * progress)
+    raise ValueError(f"schedule must be 'linear' or 'logarithmic': got {kind!r}")

@@ -1,0 +1,76 @@
+"""Curves as SVG: training against steps, faithfulness against sparsity. Needs matplotlib."""
+
+from collections.abc import Sequence
+from io import StringIO
+from typing import NamedTuple
+
+import matplotlib
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#b5579a", "#4d4d4d", "#e69f00")
+MARKERS = "osD^vP"
+
+
+class Series(NamedTuple):
+    """A line, or with `dashed` one that it should follow, such as a target."""
+
+    name: str
+    x: Sequence[float]
+    y: Sequence[float]
+    dashed: bool = False
+
+
+class Panel(NamedTuple):
+    """Lines that share an axis."""
+
+    label: str
+    series: Sequence[Series]
+    log: bool = False
+
+
+def plot(panels: Sequence[Panel], *, x_label: str, title: str = "") -> str:
+    """The text of an SVG with the panels side by side, all against the same quantity."""
+    # Without pyplot, which would keep the figure; the salt makes equal plots equal files.
+    with matplotlib.rc_context({"svg.hashsalt": "edgeprune", "font.size": 10}):
+        figure = Figure(figsize=(4.6 * max(1, len(panels)), 3.2), layout="constrained")
+        FigureCanvasSVG(figure)
+        if title:
+            figure.suptitle(_plain(title), fontsize=11)
+        for position, panel in enumerate(panels):
+            axes = figure.add_subplot(1, len(panels), position + 1)
+            _draw(axes, panel)
+            axes.set_xlabel(_plain(x_label))
+        text = StringIO()
+        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+    return text.getvalue()
+
+
+def _draw(axes, panel: Panel) -> None:
+    solid = 0
+    for line in panel.series:
+        # A name that starts with an underscore would be left out of the legend.
+        label = _plain(line.name.removeprefix("_"))
+        if line.dashed:
+            axes.plot(line.x, line.y, color="#888888", linestyle="--", linewidth=1, label=label)
+            continue
+        style = {"color": COLOURS[solid % len(COLOURS)], "linewidth": 1.6, "label": label}
+        if len(line.x) <= 25:  # measured points rather than a log of steps
+            style |= {"marker": MARKERS[solid % len(MARKERS)], "markersize": 4}
+        axes.plot(line.x, line.y, **style)
+        solid += 1
+    if panel.log:
+        axes.set_yscale("log")
+    axes.set_ylabel(_plain(panel.label))
+    axes.xaxis.set_major_locator(MaxNLocator(6))
+    axes.grid(color="#e5e5e5", linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    if len(panel.series) > 1:
+        axes.legend(frameon=False, fontsize=9)
+
+
+def _plain(text: str) -> str:
+    """Text in which matplotlib finds no mathematics."""
+    return text.replace("$", r"\$")

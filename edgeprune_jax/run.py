@@ -1,0 +1,114 @@
+"""A pruning run as a folder: settings, metrics, checkpoints, and at the end the circuit.
+
+    run.json          what the run is: model, task, data, settings
+    metrics.jsonl     one object per logged step
+    checkpoints/      orbax, removed when the run is done
+    gates.safetensors final log-alphas
+    circuit.json      the circuit, with provenance
+
+A killed run goes on where it was when it is started again with the same settings; a folder that
+holds another run is refused.
+"""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+from safetensors.numpy import load_file, save
+from jaxtyping import Array, Float
+
+from edgeprune_jax import atomic, checkpoints
+from edgeprune_jax.gates import discretise, soft_mask
+from edgeprune_jax.circuits import Circuit, from_mask, reachable
+from edgeprune_jax.ablation import settle
+from edgeprune_jax.graph import Edges
+from edgeprune_jax.models.loaded import Loaded
+from edgeprune_jax.pruning import PruneConfig, final_gates, init, prune
+from edgeprune_jax.tasks.batch import Batch
+
+LOG_EVERY = 10
+SAVE_EVERY = 50
+
+
+def run_pruning(
+    loaded: Loaded,
+    data: Batch,
+    teacher: Float[Array, "N A V"],
+    config: PruneConfig,
+    folder: Path,
+    *,
+    identity: dict,
+    on_log: Callable[[dict], None] = lambda metrics: None,
+) -> Edges:
+    """Prunes in `folder`, resuming what it holds, and returns the final log-alphas.
+
+    `identity` says what the run is; it must be the same when it is resumed. `on_log` receives the
+    metrics of every tenth step, a dict of numbers with `step`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    _claim(folder / "run.json", identity)
+    if (folder / "gates.safetensors").exists():
+        return Edges(jnp.asarray(load_file(folder / "gates.safetensors")["edges"]), loaded.graph)
+    means = None
+    if config.ablation == "mean":
+        means = settle(loaded.model, loaded.params, data, "mean")
+    with checkpoints.open_checkpoints(folder / "checkpoints") as manager:
+        state = checkpoints.restore(manager, init(loaded.graph, config))
+        log = _resume_log(folder / "metrics.jsonl", int(state.step))
+        steps = prune(loaded.model, loaded.params, data, teacher, config, state, means=means)
+        for state, metrics in steps:
+            number = int(state.step)
+            if number % LOG_EVERY == 0 or number == config.steps:
+                row = {"step": number} | {name: float(value) for name, value in metrics.items()}
+                with log.open("a") as file:
+                    file.write(json.dumps(row) + "\n")
+                on_log(row)
+            if number % SAVE_EVERY == 0 and number < config.steps:
+                checkpoints.save(manager, state)
+    gates = final_gates(state.trainable)
+    atomic.write(
+        folder / "gates.safetensors", save({"edges": np.asarray(gates.values)})
+    )
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    return gates
+
+
+def discrete(
+    gates: Edges, config: PruneConfig, *, edges: int | None, provenance: dict
+) -> Circuit:
+    """The circuit of final gates, with its sparsity as targeted, soft, hard and reachable."""
+    circuit = from_mask(discretise(gates, edges=edges))
+    sparsity = {
+        "target": config.target,
+        "soft": 1 - float(soft_mask(gates.values).mean()),
+        "hard": circuit.sparsity,
+        "reachable": reachable(circuit).sparsity,
+    }
+    return Circuit(circuit.graph, circuit.kept, provenance | {"sparsity": sparsity})
+
+
+def _claim(path: Path, identity: dict) -> None:
+    """Writes what the run is, or checks that the folder holds the same run."""
+    text = json.dumps(identity, indent=1, sort_keys=True)
+    if not path.exists():
+        atomic.write(path, text + "\n")
+        return
+    held, wanted = json.loads(path.read_text()), json.loads(text)
+    if held != wanted:
+        names = sorted(k for k in held.keys() | wanted.keys() if held.get(k) != wanted.get(k))
+        raise ValueError(
+            f"{path.parent} holds another run (it differs in {', '.join(names)}): give another "
+            "folder, or remove this one"
+        )
+
+
+def _resume_log(path: Path, step: int) -> Path:
+    """Drops the metrics of steps that will be run again."""
+    if path.exists():
+        lines = path.read_text().splitlines(keepends=True)
+        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+        atomic.write(path, "".join(kept))
+    return path

@@ -1,0 +1,149 @@
+import random
+import re
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgeprune_jax.tasks.batch import check
+from edgeprune_jax.tasks.ioi import (
+    TEST,
+    VALIDATION,
+    draw,
+    ioi_prompts,
+    make_ioi,
+    templates,
+)
+from edgeprune_jax.tasks.prompts import encode, single_tokens
+from edgeprune_jax.tasks.words import NAMES, OBJECTS, PLACES, TEMPLATES
+
+SPLITS = ("train", "validation", "test")
+splits = st.sampled_from(SPLITS)
+seeds = st.integers(0, 2**32)
+
+
+def people(text: str) -> list[str]:
+    """The names in a text, in order, found without its template."""
+    return [word for word in re.findall(r"\w+", text) if word in NAMES]
+
+
+def pattern(template: str) -> re.Pattern:
+    return re.compile(re.sub(r"\\{\w+\\}", r"\\w+", re.escape(template)))
+
+
+def test_the_words_are_what_the_task_needs():
+    for words in (TEMPLATES, NAMES, PLACES, OBJECTS):
+        assert len(set(words)) == len(words)
+    assert len(TEMPLATES) >= 18 and len(NAMES) >= 60
+    for template in TEMPLATES:
+        slots = re.findall(r"\{(\w+)\}", template)
+        assert sorted(slots) == ["first", "giver", "object", "place", "second"]
+        assert [s for s in slots if s in ("first", "second", "giver")] == [
+            "first",
+            "second",
+            "giver",
+        ]
+        assert not re.search(r"(^|[^ ])\{", template) and not template.endswith(" ")
+        assert not people(template.format_map(dict.fromkeys(slots, "it")))
+    assert not any(thing[0] in "aeiou" for thing in OBJECTS)
+
+
+def test_the_split_is_the_seeded_draw():
+    drawn = random.Random(0).sample(range(len(TEMPLATES)), 6)
+    assert (*TEST, *VALIDATION) == tuple(drawn)
+    assert sorted(sum((templates(split) for split in SPLITS), ())) == sorted(TEMPLATES)
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_a_split_shows_its_own_templates_and_no_other(split):
+    texts = draw(NAMES, split=split, n=400, seed=0).texts
+    seen = {t for t in TEMPLATES for text in texts if pattern(t).fullmatch(text)}
+    assert seen == set(templates(split))
+
+
+@given(split=splits, seed=seeds, count=st.integers(5, len(NAMES)))
+def test_the_answer_is_the_one_who_does_not_act(split, seed, count):
+    for text, corrupted, answer, foil, changed in zip(
+        *draw(NAMES[:count], split=split, n=20, seed=seed), strict=True
+    ):
+        first, second, giver = people(text)
+        assert first != second and giver in (first, second)
+        assert answer == f" {second if giver == first else first}"
+        assert foil == f" {giver}"
+        assert set(changed) == {answer, foil}
+        assert len({first, second, *people(corrupted)}) == 5
+        for word in people(text):
+            text = text.replace(f" {word}", " X")
+        for word in people(corrupted):
+            corrupted = corrupted.replace(f" {word}", " X")
+        assert text == corrupted
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_both_name_orders_are_as_frequent(split):
+    prompts = draw(NAMES, split=split, n=1000, seed=3)
+    first = [f" {people(text)[0]}" for text in prompts.texts]
+    assert 400 < sum(a == b for a, b in zip(first, prompts.answers, strict=True)) < 600
+
+
+@settings(deadline=None, max_examples=25)
+@given(split=splits, seed=seeds)
+def test_pairs_differ_at_the_three_names_and_nowhere_else(tokenizer, split, seed):
+    batch = check(make_ioi(tokenizer, split=split, n=16, seed=seed))
+    names = single_tokens([f" {name}" for name in NAMES], tokenizer).values()
+    assert len(batch) == 16
+    assert batch.valid[:, -1].any()
+    for row in range(16):
+        answer, foil = batch.targets[row, 0], batch.foils[row, 0]
+        at = np.flatnonzero(batch.tokens[row] != batch.corrupted[row])
+        assert sorted(batch.tokens[row][at]) == sorted([answer, foil, foil])
+        assert not np.isin(np.delete(batch.tokens[row], at), list(names)).any()
+        assert len({answer, foil, *batch.corrupted[row][at].tolist()}) == 5
+        assert np.isin(batch.corrupted[row][at], list(names)).all()
+        assert batch.positions[row, 0] == batch.valid[row].sum() - 1
+
+
+def test_the_batch_is_the_text(tokenizer):
+    batch = make_ioi(tokenizer, split="test", n=30, seed=5)
+    prompts = ioi_prompts(tokenizer, split="test", n=30, seed=5)
+    for row, text in enumerate(prompts.texts):
+        ids = tokenizer.encode(text + prompts.answers[row]).ids
+        assert batch.tokens[row][batch.valid[row]].tolist() == ids[:-1]
+        assert batch.targets[row, 0] == ids[-1]
+    jax.tree.map(np.testing.assert_array_equal, encode(prompts, tokenizer), batch)
+
+
+@given(split=splits, seed=seeds)
+def test_a_seed_gives_the_same_prompts_and_another_gives_others(split, seed):
+    prompts = draw(NAMES, split=split, n=20, seed=seed)
+    assert prompts == draw(NAMES, split=split, n=20, seed=seed)
+    assert prompts.texts != draw(NAMES, split=split, n=20, seed=seed + 1).texts
+
+
+def test_prompts_are_distinct_up_to_the_last_one_there_is():
+    most = 2 * 2 * 5 * 4 * len(PLACES) * len(OBJECTS)
+    prompts = draw(NAMES[:5], split="validation", n=most, seed=0)
+    assert len(set(prompts.texts)) == most
+    with pytest.raises(ValueError, match=f"validation split holds {most} .* {most + 1} asked"):
+        draw(NAMES[:5], split="validation", n=most + 1, seed=0)
+
+
+def test_names_of_several_tokens_do_not_occur(toy):
+    prompts = ioi_prompts(toy, split="train", n=500, seed=0)
+    seen = {name for text in prompts.texts + prompts.corrupted for name in people(text)}
+    assert seen == set(NAMES[: len(NAMES) // 2])
+
+
+def test_smollm2_knows_enough_names(smollm2):
+    assert len(single_tokens([f" {name}" for name in NAMES], smollm2)) >= 40
+
+
+def test_what_cannot_be_drawn_is_refused():
+    with pytest.raises(ValueError, match="0 asked for"):
+        draw(NAMES, split="train", n=0, seed=0)
+    with pytest.raises(ValueError, match="train, validation, test: got 'dev'"):
+        draw(NAMES, split="dev", n=1, seed=0)
+    with pytest.raises(ValueError, match="5 different names.* 4 of ours"):
+        draw(NAMES[:4], split="train", n=1, seed=0)
