@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from transformers import (
     AutoModelForCausalLM,
+    AutoTokenizer,
     GPT2Config,
     LlamaConfig,
     MistralConfig,
@@ -104,9 +105,6 @@ def write_smollm2() -> None:
     model = AutoModelForCausalLM.from_pretrained(
         folder, gguf_file=file.name, dtype=torch.float32, attn_implementation="eager"
     ).eval()
-    # transformers' GGUF tokenizer does not split digits, which no prompt here has.
-    from transformers import AutoTokenizer
-
     tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=file.name)
     records = []
     for prompt in PROMPTS:

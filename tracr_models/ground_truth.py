@@ -39,7 +39,7 @@ from tracr_models.domain import every_pair, full_domain, logits, read_domain
 
 ABLATIONS = ("zero", "interchange")
 TOLERANCE = 0.05  # of a number, as in the paper
-_FIRST, _REST = (256, 8), (16, 512)  # circuits x rows at once: a few rows convict most circuits
+_FIRST, _REST = (256, 8), (16, 128)  # circuits x rows at once: a few rows convict most circuits
 
 
 def find(folder: str | Path, *, ablation: str = "zero", seed: int = 0) -> Circuit:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -99,54 +99,55 @@ def graph(config: GPT2Config) -> Graph:
 
 
 def layout(config: GPT2Config, names: Mapping[str, str] = HUGGINGFACE) -> Params:
-    """The tree of parameters, as `Stored` descriptions.
+    """The tree of parameters, with a `Stored` where an array will be.
 
     GPT-2's files store matrices as [in, out], and q, k and v side by side in one of them.
     """
     d, f, heads = config.width, config.hidden, config.heads
     head = (heads, d // heads)
 
-    def vector(name: str, size: int) -> Stored:
-        return Stored(name, (size,), (size,))
+    def plain(name: str, *shape: int) -> Any:
+        return Stored(name, shape, shape)
 
     def block(layer: int) -> Block:
         at = {field: name.format(layer) for field, name in names.items()}
 
-        def part(index: int) -> Stored:
-            columns = slice(index * d, (index + 1) * d)
-            return Stored(at["qkv"] + ".weight", (d, 3 * d), (*head, d), lambda w: w[:, columns].T)
+        def part(index: int) -> Any:
+            own = slice(index * d, (index + 1) * d)
+            return Stored(at["qkv"] + ".weight", (d, 3 * d), (*head, d), lambda w: w[:, own].T)
 
-        def part_bias(index: int) -> Stored:
-            columns = slice(index * d, (index + 1) * d)
-            return Stored(at["qkv"] + ".bias", (3 * d,), head, lambda b: b[columns])
+        def part_bias(index: int) -> Any:
+            own = slice(index * d, (index + 1) * d)
+            return Stored(at["qkv"] + ".bias", (3 * d,), head, lambda b: b[own])
 
+        o: Any = Stored(at["o"] + ".weight", (d, d), (*head, d))
+        up: Any = Stored(at["up"] + ".weight", (d, f), (f, d), np.transpose)
         return Block(
-            attention_norm=vector(at["attention_norm"] + ".weight", d),
-            attention_norm_bias=vector(at["attention_norm"] + ".bias", d),
+            attention_norm=plain(at["attention_norm"] + ".weight", d),
+            attention_norm_bias=plain(at["attention_norm"] + ".bias", d),
             q=part(0),
             k=part(1),
             v=part(2),
             q_bias=part_bias(0),
             k_bias=part_bias(1),
             v_bias=part_bias(2),
-            o=Stored(at["o"] + ".weight", (d, d), (*head, d)),
-            o_bias=vector(at["o"] + ".bias", d),
-            mlp_norm=vector(at["mlp_norm"] + ".weight", d),
-            mlp_norm_bias=vector(at["mlp_norm"] + ".bias", d),
-            up=Stored(at["up"] + ".weight", (d, f), (f, d), np.transpose),
-            up_bias=vector(at["up"] + ".bias", f),
-            down=Stored(at["down"] + ".weight", (f, d), (f, d)),
-            down_bias=vector(at["down"] + ".bias", d),
+            o=o,
+            o_bias=plain(at["o"] + ".bias", d),
+            mlp_norm=plain(at["mlp_norm"] + ".weight", d),
+            mlp_norm_bias=plain(at["mlp_norm"] + ".bias", d),
+            up=up,
+            up_bias=plain(at["up"] + ".bias", f),
+            down=plain(at["down"] + ".weight", f, d),
+            down_bias=plain(at["down"] + ".bias", d),
         )
 
-    table = (config.vocab, d)
     return Params(
         blocks=tuple(block(layer) for layer in range(config.layers)),
-        embedding=Stored(names["embedding"], table, table),
-        positions=Stored(names["positions"], (config.positions, d), (config.positions, d)),
-        norm=vector(names["norm"] + ".weight", d),
-        norm_bias=vector(names["norm"] + ".bias", d),
-        unembedding=None if config.tie_embeddings else Stored(names["unembedding"], table, table),
+        embedding=plain(names["embedding"], config.vocab, d),
+        positions=plain(names["positions"], config.positions, d),
+        norm=plain(names["norm"] + ".weight", d),
+        norm_bias=plain(names["norm"] + ".bias", d),
+        unembedding=None if config.tie_embeddings else plain(names["unembedding"], config.vocab, d),
     )
 
 

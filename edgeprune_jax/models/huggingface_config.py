@@ -75,11 +75,13 @@ def llama_config(settings: Settings) -> LlamaConfig:
     return config
 
 
-def _window(rest: Settings, kind: str) -> int | None:
+def _window(rest: Settings, kind: str | None) -> int | None:
     window = rest.pop("sliding_window", 4096 if kind == "mistral" else None)
     used = _flag(rest, "use_sliding_window", False) if kind == "qwen2" else kind == "mistral"
     kinds = rest.pop("layer_types", None) or []
-    unknown = [kind for kind in kinds if kind not in ("full_attention", "sliding_attention")]
+    if not isinstance(kinds, list):
+        raise ValueError(f"layer_types must be a list: got {kinds!r}")
+    unknown = [name for name in kinds if name not in ("full_attention", "sliding_attention")]
     if unknown:
         raise ValueError(f"layer_types {unknown[0]!r} is not supported")
     used = used or "sliding_attention" in kinds

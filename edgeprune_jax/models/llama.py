@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from math import prod
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -125,17 +125,17 @@ def graph(config: LlamaConfig) -> Graph:
 
 
 def layout(config: LlamaConfig, names: Mapping[str, str] = HUGGINGFACE) -> Params:
-    """The tree of parameters, as `Stored` descriptions."""
+    """The tree of parameters, with a `Stored` where an array will be."""
     d, f, v = config.width, config.hidden, config.vocab
     heads, groups = (config.heads, config.head_dim), (config.kv_heads, config.head_dim)
 
-    def matrix(name: str, *rows: int) -> Stored:
+    def matrix(name: str, *rows: int) -> Any:
         return Stored(name, (prod(rows), d), (*rows, d))
 
-    def transposed(name: str, *rows: int) -> Stored:
+    def transposed(name: str, *rows: int) -> Any:
         return Stored(name, (d, prod(rows)), (*rows, d), np.transpose)
 
-    def vector(name: str, *shape: int) -> Stored:
+    def vector(name: str, *shape: int) -> Any:
         return Stored(name, (prod(shape),), shape)
 
     def block(layer: int) -> Block:

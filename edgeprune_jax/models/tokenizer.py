@@ -27,17 +27,20 @@ def from_gguf(fields: Mapping[str, Any]) -> Tokenizer:
     """
     supported = {"smollm": [pre_tokenizers.Digits(individual_digits=True)], "gpt-2": []}
     kind, split = fields.get("tokenizer.ggml.model"), fields.get("tokenizer.ggml.pre")
-    if kind != "gpt2" or split not in supported:
+    if kind != "gpt2" or not isinstance(split, str) or split not in supported:
         raise ValueError(
             f"the tokenizer must be byte-level BPE (tokenizer.ggml.model = gpt2, "
             f"tokenizer.ggml.pre among {', '.join(supported)}): got {kind} and {split}"
         )
-    tokens, merges, types = (
-        fields.get(f"tokenizer.ggml.{name}") for name in ("tokens", "merges", "token_type")
-    )
-    for name, strings in (("tokens", tokens), ("merges", merges)):
-        if not isinstance(strings, list) or not all(isinstance(s, str) for s in strings):
-            raise ValueError(f"tokenizer.ggml.{name} must be a list of strings")
+
+    def strings(name: str) -> list[str]:
+        found = fields.get(name)
+        if not isinstance(found, list) or not all(isinstance(text, str) for text in found):
+            raise ValueError(f"{name} must be a list of strings")
+        return found
+
+    tokens, merges = strings("tokenizer.ggml.tokens"), strings("tokenizer.ggml.merges")
+    types = fields.get("tokenizer.ggml.token_type")
     if not isinstance(types, list) or len(types) != len(tokens):
         raise ValueError("tokenizer.ggml.token_type must have one entry per token")
     vocabulary = {token: index for index, token in enumerate(tokens)}
@@ -55,13 +58,13 @@ def from_gguf(fields: Mapping[str, Any]) -> Tokenizer:
         [*supported[split], pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)]
     )
     tokenizer.decoder = decoders.ByteLevel()
-    whole = [(t, kind) for t, kind in zip(tokens, types, strict=True) if kind != 1]
-    tokenizer.add_special_tokens(
-        [AddedToken(t, special=True, normalized=False) for t, kind in whole if kind == _CONTROL]
-    )
-    tokenizer.add_tokens(
-        [AddedToken(t, normalized=False) for t, kind in whole if kind == _USER_DEFINED]
-    )
+
+    def whole(kind: int, special: bool) -> list[AddedToken]:
+        chosen = (token for token, given in zip(tokens, types, strict=True) if given == kind)
+        return [AddedToken(token, special=special, normalized=False) for token in chosen]
+
+    tokenizer.add_special_tokens(whole(_CONTROL, special=True))
+    tokenizer.add_tokens(whole(_USER_DEFINED, special=False))
     if fields.get("tokenizer.ggml.add_bos_token"):
         index = fields.get("tokenizer.ggml.bos_token_id")
         if not isinstance(index, int) or not 0 <= index < len(tokens):

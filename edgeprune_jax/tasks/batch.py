@@ -4,12 +4,14 @@ Axes: B examples, T tokens (padded on the right), A scored positions.
 """
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 import jax
 import numpy as np
-from jax import Array
 from jax.tree_util import register_dataclass
 from jaxtyping import Int
+
+Array = Any  # of numpy or JAX; and in a tree that JAX rebuilds, also a sharding or a shape
 
 
 @register_dataclass

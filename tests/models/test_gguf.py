@@ -155,6 +155,7 @@ def test_a_hostile_header_is_refused_at_once(tmp_path, header, message):
         ({"llama.attention.key_length": 8}, "key_length must equal .* = 6"),
         ({"tokenizer.ggml.model": "llama"}, "must be byte-level BPE .*: got llama and smollm"),
         ({"tokenizer.ggml.pre": "llama-bpe"}, "got gpt2 and llama-bpe"),
+        ({"tokenizer.ggml.pre": ["smollm"]}, r"got gpt2 and \['smollm'\]"),
         ({"tokenizer.ggml.merges": ["abc"]}, "tokenizer.ggml.merges does not fit the tokens"),
         ({"tokenizer.ggml.merges": ["a ?"]}, "tokenizer.ggml.merges does not fit the tokens"),
         ({"tokenizer.ggml.merges": None}, "tokenizer.ggml.merges must be a list of strings"),

@@ -200,6 +200,7 @@ def test_a_file_that_is_not_text_is_refused(tmp_path):
         ),
         ("mistral_wide_heads", {"attention_bias": True}, "not supported: attention_bias"),
         ("mistral_wide_heads", {"layer_types": ["chunked_attention"]}, "'chunked_attention'"),
+        ("qwen2", {"layer_types": 7}, "layer_types must be a list: got 7"),
         ("gpt2", {"activation_function": "relu"}, "activation_function must be 'gelu_new'"),
         ("gpt2", {"scale_attn_weights": False}, "scale_attn_weights must be True: got False"),
         ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx"),

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeprune_jax.tasks.batch import Batch, check, rows, take
+from edgeprune_jax.tasks.batch import Batch, check, parts, rows, take
 
 small = st.integers(1, 40)
 seeds = st.integers(0, 2**32)
@@ -50,6 +50,14 @@ def test_epochs_and_seeds_have_orders_of_their_own():
 def test_rows_refuses_what_has_no_order(n, size, step):
     with pytest.raises(ValueError, match=f"{n=}, {size=}, {step=}"):
         rows(n, size, seed=0, step=step)
+
+
+@given(n=small, size=small)
+def test_parts_go_once_through_all_examples_in_one_shape(n, size):
+    pieces = parts(n, size)
+    assert {len(chosen) for chosen, _ in pieces} == {size}
+    assert [i for chosen, count in pieces for i in chosen[:count]] == list(range(n))
+    assert all(i == n - 1 for chosen, count in pieces for i in chosen[count:])
 
 
 def test_take_selects_the_same_rows_of_every_field(batch):

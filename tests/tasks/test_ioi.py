@@ -1,3 +1,4 @@
+import inspect
 import random
 import re
 
@@ -144,6 +145,6 @@ def test_what_cannot_be_drawn_is_refused():
     with pytest.raises(ValueError, match="0 asked for"):
         draw(NAMES, split="train", n=0, seed=0)
     with pytest.raises(ValueError, match="train, validation, test: got 'dev'"):
-        draw(NAMES, split="dev", n=1, seed=0)
+        inspect.unwrap(templates)("dev")  # the test run's type check would refuse it first
     with pytest.raises(ValueError, match="5 different names.* 4 of ours"):
         draw(NAMES[:4], split="train", n=1, seed=0)

