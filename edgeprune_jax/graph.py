@@ -17,7 +17,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
@@ -187,7 +187,7 @@ class Edges:
     `values` has the edges on its only axis, in the graph's order (module docstring).
     """
 
-    values: Array  # E
+    values: Any  # E, an array; jax rebuilds trees with labels and shapes in its place
     graph: Graph = field(metadata={"static": True})
 
     def rows(self) -> tuple[tuple[LayerRows, ...], Array]:

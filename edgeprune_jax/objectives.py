@@ -61,7 +61,7 @@ def constraint(
 
 
 def target_sparsity(
-    step: Float[Array, ""], *, start: float, end: float, warmup: int, kind: str = "linear"
+    step: Array, *, start: float, end: float, warmup: int, kind: str = "linear"
 ) -> Float[Array, ""]:
     """The target of a step: from `start` to `end` over `warmup` steps, then constant.
 

@@ -57,6 +57,12 @@ class PruneConfig:
     """AdamW's decay of gates and multipliers. The reference has 0.01, torch's default."""
     clip: float = 1.0
     """Largest global norm of a gradient."""
+    price: float = 0.0
+    """Cost of an open edge when the run starts: the linear multiplier starts at -price times the
+    number of edges. With a multiplier_rate of 0 it stays there, and the sparsity is whatever
+    this price buys."""
+    samples: int = 1
+    """Masks drawn in a step; the loss is their mean."""
     node_gates: bool = False
     """Whether writers have gates of their own, which scale all their edges."""
     node_target: float | None = None
@@ -69,7 +75,7 @@ class PruneConfig:
     """Seed of gates, masks and the order of the data."""
 
     def __post_init__(self):
-        for name in ("steps", "batch_size"):
+        for name in ("steps", "batch_size", "samples"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1: got {getattr(self, name)}")
         for name in ("warmup", "rate_warmup", "gate_rate", "multiplier_rate", "weight_decay"):
@@ -148,7 +154,7 @@ def init(graph: Graph, config: PruneConfig) -> PruneState:
     trainable = Trainable(
         Edges(start(edge_key, graph.n_edges), graph),
         start(node_key, graph.n_writers) if config.node_gates else None,
-        no_multipliers(),
+        Multipliers(jnp.float32(-config.price * graph.n_edges), jnp.zeros(())),
         no_multipliers() if config.node_target is not None else None,
     )
     return PruneState(jnp.zeros((), jnp.int32), trainable, optimiser(config).init(trainable))
@@ -163,10 +169,8 @@ def make_step(model: Model, config: PruneConfig) -> Callable:
     divergence = DIVERGENCES[config.divergence]
     move = optimiser(config)
 
-    def loss(trainable: Trainable, step, params, batch, teacher, means):
-        edge_key, node_key = jax.random.split(
-            jax.random.fold_in(jax.random.key(config.seed + 1), step)
-        )
+    def loss(trainable: Trainable, key, step, params, batch, teacher, means):
+        edge_key, node_key = jax.random.split(key)
         mask = gates.sample_gates(trainable.edges, key=edge_key)
         sparsity = gates.sparsity(mask.values)
         target = objectives.target_sparsity(
@@ -194,8 +198,14 @@ def make_step(model: Model, config: PruneConfig) -> Callable:
             "divergence": distance, "penalty": penalty, "sparsity": sparsity, "target": target,
         }  # fmt: skip
 
+    def mean_loss(trainable: Trainable, step, *data):
+        key = jax.random.fold_in(jax.random.key(config.seed + 1), step)
+        keys = jax.random.split(key, config.samples)
+        drawn = jax.lax.map(lambda key: loss(trainable, key, step, *data), keys)
+        return jax.tree.map(jnp.mean, drawn)
+
     def step(state: PruneState, params, batch, teacher, means):
-        gradient, metrics = jax.grad(loss, has_aux=True)(
+        gradient, metrics = jax.grad(mean_loss, has_aux=True)(
             state.trainable, state.step, params, batch, teacher, means
         )
         updates, moved = move.update(gradient, state.optimiser, state.trainable)
