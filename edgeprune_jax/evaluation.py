@@ -6,7 +6,7 @@ model, the corrupted run (the empty circuit) and random circuits of its size.
 Axes: N examples, C circuits, B examples of a batch, A scored positions, V vocabulary, E edges.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -124,7 +124,7 @@ def random_circuits(graph: Graph, edges: int, count: int, *, seed: int) -> list[
 def evaluate(
     model: Model,
     params: PyTree,
-    circuits: dict[str, Circuit],
+    circuits: Mapping[str, Circuit],
     data: Batch,
     *,
     ablation: str | Writes = "interchange",
@@ -132,7 +132,7 @@ def evaluate(
     seed: int = 0,
     batch_size: int = 32,
     teacher: Float[np.ndarray, "N A V"] | None = None,
-) -> dict[str, dict[str, float]]:
+) -> dict[str, dict[str, float | int]]:
     """Scores named circuits beside the full model, the empty circuit and random circuits.
 
     Returns one row of mean measures and `edges` for each name, then `full` and `empty`, then the

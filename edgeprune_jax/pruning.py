@@ -8,7 +8,7 @@ step, so a resumed run needs no saved key.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -113,9 +113,9 @@ class Trainable(NamedTuple):
 class PruneState:
     """A run between two steps; with the config and the data it determines the rest."""
 
-    step: Array
-    trainable: Trainable
-    optimiser: optax.OptState
+    step: Any  # an int32 scalar; jax rebuilds trees with shapes and labels in place of arrays
+    trainable: Any  # Trainable
+    optimiser: Any  # optax.OptState
 
 
 def optimiser(config: PruneConfig) -> optax.GradientTransformation:
@@ -209,7 +209,7 @@ def make_step(model: Model, config: PruneConfig) -> Callable:
             state.trainable, state.step, params, batch, teacher, means
         )
         updates, moved = move.update(gradient, state.optimiser, state.trainable)
-        metrics["gradient_norm"] = optax.global_norm(gradient)
+        metrics["gradient_norm"] = optax.tree.norm(gradient)
         trainable = optax.apply_updates(state.trainable, updates)
         return PruneState(state.step + 1, trainable, moved), metrics
 

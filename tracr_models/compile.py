@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from safetensors.numpy import save
@@ -58,14 +58,14 @@ def compile_program(name: str, program: tuple, folder: str | Path) -> None:
         expression, symbols, options["max_seq_len"], causal=options["causal"],
         compiler_bos=BOS, compiler_pad=PAD, mlp_exactness=options["mlp_exactness"],
     )  # fmt: skip
-    shape, ids = compiled.model_config, compiled.input_encoder
-    categorical = rasp.is_categorical(expression)
+    shape = compiled.model_config
+    ids, values = cast(Any, compiled.input_encoder), cast(Any, compiled.output_encoder)
     config = tracr.Config(
         name=name, layers=shape.num_layers, heads=shape.num_heads, key_size=shape.key_size,
         width=len(compiled.residual_labels), mlp_size=shape.mlp_hidden_size,
         max_seq_len=options["max_seq_len"], causal=shape.causal,
         vocabulary=tuple(ids.encoding_map), bos=ids.bos_encoding, pad=ids.pad_encoding,
-        outputs=tuple(compiled.output_encoder.encoding_map) if categorical else None,
+        outputs=tuple(values.encoding_map) if rasp.is_categorical(expression) else None,
     )  # fmt: skip
     entries = {
         "model_type": "tracr", **config._asdict(),
@@ -154,7 +154,7 @@ def _verify(folder: Path, domain: Domain, expression: rasp.SOp) -> None:
             )
 
 
-def _says(config: tracr.Config, row: np.ndarray, value: object) -> bool:
+def _says(config: tracr.Config, row: np.ndarray, value: Any) -> bool:
     """Whether logits stand for a value. None stands for no class, as `domain` explains."""
     if config.outputs is None:
         return value is not None and abs(float(row[0]) - value) < TOLERANCE

@@ -51,8 +51,8 @@ def size(domain: Domain, *, symbols: int, max_seq_len: int) -> int:
             f"got {shortest} and {longest}"
         )
     count = sum(symbols**length for length in range(shortest, longest + 1))
-    if count > MAX_ROWS:
-        raise ValueError(f"a domain must have at most {MAX_ROWS} prompts: got {count}")
+    if not 1 <= count <= MAX_ROWS:
+        raise ValueError(f"a domain must have 1 to {MAX_ROWS} prompts: got {count}")
     return count
 
 
@@ -111,14 +111,14 @@ def every_pair(batch: Batch) -> Batch:
     """All ordered pairs of different prompts of equal length, the second as the corrupted one."""
     lengths = batch.valid.sum(-1)
     sizes = np.unique(lengths, return_counts=True)[1]
-    if (count := int((sizes * (sizes - 1)).sum())) > MAX_ROWS:
-        raise ValueError(f"a domain must have at most {MAX_ROWS} pairs: got {count}")
+    if not 1 <= (count := int((sizes * (sizes - 1)).sum())) <= MAX_ROWS:
+        raise ValueError(f"a domain must have 1 to {MAX_ROWS} pairs: got {count}")
     pairs = [
         pair
         for length in np.unique(lengths)
         for pair in itertools.permutations(np.flatnonzero(lengths == length).tolist(), 2)
     ]
-    clean, corrupted = np.array(pairs, int).reshape(-1, 2).T
+    clean, corrupted = np.array(pairs).T
     return Batch(**{**vars(take(batch, clean)), "corrupted": batch.tokens[corrupted]})
 
 

@@ -12,7 +12,7 @@ import json
 import math
 from functools import cache, partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -235,7 +235,7 @@ def _distinct(values: object) -> bool:
     return isinstance(values, tuple) and len(values) > 0 and len(set(values)) == len(values)
 
 
-def _tuples(value: object) -> object:
+def _tuples(value: object) -> Any:
     """JSON's lists as tuples: a program's symbols may be tuples, and have to be hashable."""
     if isinstance(value, dict):
         raise ValueError("there must be no objects in it")

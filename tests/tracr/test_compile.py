@@ -72,7 +72,7 @@ def test_weights_that_disagree_with_the_interpreter_are_refused(tmp_path):
         ((*PROGRAMS["hist"], {"shortest": 5}), "shortest <= longest .* got 5 and 4"),
         ((*PROGRAMS["hist"], {"max_seq_len": 3}), "longest <= max_seq_len = 3"),
         ((PROGRAMS["hist"][0], ["a", "BOS"], 2), "must not be present in the vocab"),
-        ((PROGRAMS["hist"][0], list("abcdefgh"), 7), "at most 1048576 prompts: got 2396744"),
+        ((PROGRAMS["hist"][0], list("abcdefgh"), 7), "1 to 1048576 prompts: got 2396744"),
     ],
 )
 def test_entries_that_make_no_sense_are_refused(entry, message, tmp_path):

@@ -208,3 +208,5 @@ def test_pairs_are_all_ordered_ones():
     both = {(*a, *b) for a, b in zip(pairs.tokens.tolist(), pairs.corrupted.tolist(), strict=True)}
     assert len(pairs) == len(both) == 27 * 26
     assert (pairs.tokens != pairs.corrupted).any(-1).all()
+    with pytest.raises(ValueError, match="1 to 1048576 pairs: got 0"):
+        every_pair(take(pairs, slice(1)))

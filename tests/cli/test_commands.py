@@ -1,0 +1,122 @@
+"""The five commands do their work, resume it, and refuse bad input in one line."""
+
+import json
+import xml.etree.ElementTree as ElementTree
+from importlib import resources
+from pathlib import Path
+
+import pytest
+
+from edgeprune_jax import circuit_json
+from edgeprune_jax.cli.prune import with_preset
+
+TRUTH = Path(str(resources.files("tracr_models"))) / "xproportion" / "truth.json"
+
+
+def test_prune_leaves_a_folder_that_says_everything(pruned):
+    names = {path.name for path in pruned.iterdir()}
+    assert names == {
+        "run.json", "metrics.jsonl", "gates.safetensors", "circuit.json", "evaluation.json",
+        "circuit.svg", "report.html",
+    }  # fmt: skip
+    circuit = circuit_json.load(pruned / "circuit.json")
+    assert len(circuit) == 9
+    said = circuit.provenance
+    assert said["model"]["digest"].startswith("sha256:")
+    assert said["sparsity"]["hard"] == pytest.approx(1 - 9 / 32)
+    assert set(said["sparsity"]) == {"target", "soft", "hard", "reachable"}
+    assert said["settings"]["steps"] == 60 and said["versions"]["jax"]
+    steps = [json.loads(line)["step"] for line in (pruned / "metrics.jsonl").open()]
+    assert steps == [10, 20, 30, 40, 50, 60]
+    assert ElementTree.parse(pruned / "circuit.svg").getroot().tag.endswith("svg")
+    rows = json.loads((pruned / "evaluation.json").read_text())
+    assert rows["full"]["squared_error"] < 1e-8 < rows["empty"]["squared_error"]
+    assert rows["edge pruning"]["edges"] == rows["EAP"]["edges"] == rows["random"]["edges"] == 9
+
+
+def test_a_finished_run_is_not_run_again(pruned, answer):
+    before = (pruned / "gates.safetensors").stat().st_mtime_ns
+    code, result = answer(
+        "prune", "--model", "xproportion", "--task", "domain", "--out", pruned, "--steps", "60",
+        "--ablation", "zero", "--divergence", "squared", "--edges", "7", "--gate-rate", "0.1",
+        "--multiplier-rate", "0", "--price", "0.002", "--random-circuits", "0",
+    )  # fmt: skip
+    assert code == 0 and result["edges"] == 7
+    assert (pruned / "gates.safetensors").stat().st_mtime_ns == before
+
+
+def test_another_run_in_the_same_folder_is_refused(pruned, call):
+    code, out, err = call("prune", "--model", "xproportion", "--task", "domain", "--out", pruned)
+    assert code == 2 and out == "" and err.count("\n") == 1
+    assert "holds another run" in err and "settings" in err
+
+
+def test_evaluate_reproduces_the_truth_of_a_program(answer):
+    code, result = answer("evaluate", TRUTH, "--random-circuits", "3")
+    assert code == 0 and result["ablation"] == "zero" and result["examples"] == 256
+    assert result["rows"][str(TRUTH)]["squared_error"] < 1e-8
+    assert result["rows"]["best random"]["squared_error"] > 1e-3
+
+
+def test_compare_counts_what_is_shared(pruned, answer, tmp_path):
+    path = pruned / "circuit.json"
+    code, rows = answer("compare", path, TRUTH, "--intersection", tmp_path / "both.json")
+    ours, truth = circuit_json.load(path), circuit_json.load(TRUTH)
+    assert code == 0 and rows[0]["shared"] == len(set(ours) & set(truth))
+    assert set(circuit_json.load(tmp_path / "both.json")) == set(ours) & set(truth)
+
+
+def test_draw_writes_a_picture_of_every_edge(answer, tmp_path):
+    code, result = answer("draw", TRUTH, "--out", tmp_path / "truth.svg")
+    assert code == 0 and result["drawn"] == 7
+
+
+def test_check_tells_a_right_circuit_from_a_wrong_one(answer, tmp_path):
+    code, result = answer("tracr", "xproportion", "--check", TRUTH)
+    assert code == 0 and result == {"exact": True, "missing": [], "extra": []}
+    wrong = json.loads(TRUTH.read_text())
+    dropped = wrong["edges"].pop()
+    (tmp_path / "wrong.json").write_text(json.dumps(wrong))
+    code, result = answer("tracr", "xproportion", "--check", tmp_path / "wrong.json")
+    assert code == 1 and result["missing"] == [dropped] and result["extra"] == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["prune"], "--out"),
+        (["prune", "--out", "x", "--steps", "0"], "steps must be at least 1"),
+        (["prune", "--out", "x", "--steps", "many"], "steps"),
+        (["prune", "--out", "x", "--model", "nowhere/at/all"], "nowhere/at/all"),
+        (["prune", "--out", "x", "--model", "reverse", "--task", "ioi"], "no tokenizer"),
+        (["prune", "--out", "x", "--model", "reverse", "--task", "domain", "--edges", "95"], "94"),
+        (["prune", "--out", "x", "--preset", "fastest"], "preset"),
+        (["evaluate", "missing.json"], "missing.json"),
+        (["evaluate"], "circuit"),
+        (["compare", "missing.json"], "two circuit files"),
+        (["draw", "missing.json"], "missing.json"),
+        (["tracr", "sorting"], "sorting"),
+        (["tracr", "--seeds", "0"], "seeds"),
+        (["tracr", "reverse", "xproportion", "--check", "a.json"], "one program"),
+        (["unknown"], "unknown"),
+        ([], "prune"),
+    ],
+)
+def test_bad_input_gives_one_line_and_code_2(arguments, words, call, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = call(*arguments)
+    assert code == 2 and out == "", err
+    assert err.count("\n") == 1 and err.startswith("edgeprune: ") and words in err
+    assert list(tmp_path.iterdir()) == [], "nothing may be written"
+
+
+@pytest.mark.parametrize("command", ["prune", "evaluate", "compare", "draw", "tracr"])
+def test_help_documents_every_flag(command, call):
+    code, out, err = call(command, "--help")
+    assert code == 0 and "--json" in out
+
+
+def test_a_preset_gives_way_to_what_is_given_beside_it():
+    arguments = with_preset(["prune", "--preset", "paper", "--steps", "10"])
+    assert arguments.index("3000") < arguments.index("10")
+    assert "--node-gates" in arguments and "0.8" in arguments
