@@ -27,10 +27,13 @@ def measures(
 ) -> dict[str, Float[Array, " B"]]:
     """What is measured of each example, averaged over its scored positions.
 
-    `kl`: KL(teacher || circuit) in nats. `logit_difference`: the target's logit minus the
-    foil's, nan without a foil. `accuracy`: whether the target has the largest logit.
-    `exact_match`: whether the largest logit is the full model's. `squared_error`: of the logits.
+    Of a model that outputs one number (V is 1): `squared_error`, the distance from the full
+    model's. Of all others: `kl`, KL(teacher || circuit) in nats; `logit_difference`, the target's
+    logit minus the foil's, nan without a foil; `accuracy`, whether the target has the largest
+    logit; `exact_match`, whether the largest logit is the full model's.
     """
+    if logits.shape[-1] == 1:
+        return {"squared_error": squared_error(teacher, logits, batch.scored)}
     choice, reference = jnp.argmax(logits, -1), jnp.argmax(teacher, -1)
 
     def of(tokens):
@@ -45,7 +48,6 @@ def measures(
         "logit_difference": mean_scored(difference, batch.scored),
         "accuracy": mean_scored(right, batch.scored),
         "exact_match": mean_scored(same, batch.scored),
-        "squared_error": squared_error(teacher, logits, batch.scored),
     }
 
 
@@ -136,7 +138,7 @@ def evaluate(
     """Scores named circuits beside the full model, the empty circuit and random circuits.
 
     Returns one row of mean measures and `edges` for each name, then `full` and `empty`, then the
-    mean (`random`) and the best by KL (`best random`) of `n_random` circuits as large as the
+    mean (`random`) and the closest to the model (`best random`) of `n_random` circuits as large as the
     first. All on the same prompts.
     """
     if not circuits:
@@ -164,5 +166,7 @@ def evaluate(
         table["random"] = {"edges": len(first)} | {
             name: float(np.mean([row[name] for row in controls])) for name in names
         }
-        table["best random"] = {"edges": len(first), **min(controls, key=lambda row: row["kl"])}
+        distance = "kl" if "kl" in names else "squared_error"
+        best = min(controls, key=lambda row: row[distance])
+        table["best random"] = {"edges": len(first), **best}
     return table

@@ -33,31 +33,31 @@ class PruneConfig:
 
     target: float = 0.97
     """Sparsity of edges to reach, 1 - mean mask. Above 1 it only pushes."""
-    steps: int = 400
+    steps: int = 300
     """Optimiser steps."""
     batch_size: int = 8
     """Prompt pairs in a step."""
-    warmup: int = 300
+    warmup: int = 150
     """Steps over which the target sparsity grows from `start` to `target`."""
-    start: float = 0.0
+    start: float = 0.8
     """Target sparsity of the first step."""
     schedule: str = "linear"
     """Growth of the target: 'linear', or 'logarithmic' (linear in the log of the density)."""
-    gate_init: float = 3.0
+    gate_init: float = 2.0
     """Mean of the log-alphas at the start."""
     gate_init_std: float = 0.01
     """Standard deviation of the log-alphas at the start."""
     gate_rate: float = 0.3
     """Peak learning rate of the gates of edges and nodes."""
-    multiplier_rate: float = 0.3
+    multiplier_rate: float = 1.0
     """Peak learning rate of the Lagrange multipliers, which ascend."""
-    rate_warmup: int = 20
+    rate_warmup: int = 10
     """Steps of linear growth of the learning rates, which then fall linearly to 0."""
     weight_decay: float = 0.0
     """AdamW's decay of gates and multipliers. The reference has 0.01, torch's default."""
     clip: float = 1.0
     """Largest global norm of a gradient."""
-    price: float = 0.0
+    price: float = 9e-4
     """Cost of an open edge when the run starts: the linear multiplier starts at -price times the
     number of edges. With a multiplier_rate of 0 it stays there, and the sparsity is whatever
     this price buys."""
@@ -94,8 +94,9 @@ class PruneConfig:
 
 
 PAPER = PruneConfig(
-    target=0.98, steps=3000, batch_size=32, warmup=2500, gate_init=10.0, gate_rate=0.8,
-    multiplier_rate=0.8, rate_warmup=200, weight_decay=0.01, node_gates=True, seed=42,
+    target=0.98, steps=3000, batch_size=32, warmup=2500, start=0.0, gate_init=10.0, price=0.0,
+    gate_rate=0.8, multiplier_rate=0.8, rate_warmup=200, weight_decay=0.01, node_gates=True,
+    seed=42,
 )  # fmt: skip
 """The shipped settings for GPT-2 (reference facts: IOI, greater-than, gendered pronoun)."""
 

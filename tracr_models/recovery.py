@@ -21,8 +21,8 @@ from tracr_models import ground_truth
 from tracr_models.domain import full_domain
 
 RECOVERY = PruneConfig(
-    steps=600, batch_size=32, samples=4, gate_rate=0.1, rate_warmup=10, multiplier_rate=0.0,
-    price=0.002, divergence="squared", ablation="zero",
+    steps=600, batch_size=32, samples=4, gate_init=3.0, gate_rate=0.1, rate_warmup=10,
+    multiplier_rate=0.0, price=0.002, divergence="squared", ablation="zero",
 )  # fmt: skip
 
 

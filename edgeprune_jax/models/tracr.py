@@ -112,9 +112,9 @@ def embed(params: Params, tokens: Int[Array, "B T"]) -> Float[Array, "2 B T D"]:
 
 def attend(
     block: Block,
-    x_q: Float[Array, "_ B T D"],
-    x_k: Float[Array, "_ B T D"],
-    x_v: Float[Array, "_ B T D"],
+    x_q: Float[Array, "#H B T D"],
+    x_k: Float[Array, "#H B T D"],
+    x_v: Float[Array, "#H B T D"],
     valid: Bool[Array, "B T"],
     *,
     causal: bool,
@@ -148,25 +148,29 @@ def build(*, causal: bool) -> Model:
 
 
 def layout(config: Config) -> Params:
-    """Name and shape of every weight in the file."""
-    heads = (config.heads, config.key_size)
-    width, hidden = config.width, config.mlp_size
-    shapes = Block(
-        *[(*heads, width)] * 3, *[heads] * 3, (*heads, width), (width,),
-        (hidden, width), (hidden,), (hidden, width), (width,),
-    )  # fmt: skip
+    """The tree of parameters, with a `Stored` where an array will be."""
+    width, hidden = (config.width,), (config.mlp_size,)
+    head = (config.heads, config.key_size)
 
-    def weight(name: str, shape: tuple[int, ...]) -> Stored:
+    def weight(name: str, *shape: int) -> Any:
         return Stored(name, shape, shape)
 
+    def block(at: str) -> Block:
+        return Block(
+            **{name: weight(f"{at}.{name}", *head, *width) for name in "qkvo"},
+            **{f"{name}_bias": weight(f"{at}.{name}_bias", *head) for name in "qkv"},
+            o_bias=weight(f"{at}.o_bias", *width),
+            up=weight(f"{at}.up", *hidden, *width),
+            up_bias=weight(f"{at}.up_bias", *hidden),
+            down=weight(f"{at}.down", *hidden, *width),
+            down_bias=weight(f"{at}.down_bias", *width),
+        )
+
     return Params(
-        weight("tokens", (len(config.vocabulary), width)),
-        weight("positions", (config.max_seq_len + 1, width)),
-        tuple(
-            Block(*(weight(f"blocks.{layer}.{f}", s) for f, s in shapes._asdict().items()))
-            for layer in range(config.layers)
-        ),
-        weight("unembedding", (width, len(config.outputs or (None,)))),
+        tokens=weight("tokens", len(config.vocabulary), *width),
+        positions=weight("positions", config.max_seq_len + 1, *width),
+        blocks=tuple(block(f"blocks.{layer}") for layer in range(config.layers)),
+        unembedding=weight("unembedding", *width, len(config.outputs or (None,))),
     )
 
 
