@@ -9,7 +9,7 @@ Axes: E embedding writers, B batch, T tokens, D residual width.
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Bool, Int, Array, PyTree
+from jaxtyping import Array, Bool, Int, PyTree
 
 from edgeprune_jax.stream import LayerWrites, Model, Writes, all_valid, plain_run
 from edgeprune_jax.tasks.batch import Batch

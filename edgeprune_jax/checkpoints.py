@@ -1,6 +1,7 @@
 """Saving and resuming a run with orbax. One host is enough here; `PruneState` is all there is."""
 
 from pathlib import Path
+from typing import cast
 
 import jax
 import orbax.checkpoint as ocp
@@ -29,7 +30,8 @@ def restore(manager: ocp.CheckpointManager, like: PruneState) -> PruneState:
         return like
     shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
     try:
-        return manager.restore(manager.latest_step(), args=ocp.args.StandardRestore(shapes))
+        found = manager.restore(manager.latest_step(), args=ocp.args.StandardRestore(shapes))
+        return cast(PruneState, found)
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"{manager.directory}: the checkpoint of step {manager.latest_step()} belongs to "

@@ -66,9 +66,7 @@ def _parse(path: Path) -> object:
     if max(size, len(data)) > MAX_BYTES:
         raise ValueError(f"larger than {MAX_BYTES} bytes")
     try:
-        return json.loads(
-            data.decode(), parse_constant=_refuse_constant, object_pairs_hook=_object
-        )
+        return json.loads(data.decode(), parse_constant=_refuse_constant, object_pairs_hook=_object)
     except UnicodeDecodeError as error:
         raise ValueError(f"not UTF-8 text: byte {error.start}") from None
     except json.JSONDecodeError as error:

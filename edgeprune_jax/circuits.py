@@ -89,9 +89,7 @@ class Circuit:
             yield Edge(writers[writer], readers[reader])
 
 
-def from_scores(
-    edges: Edges, keep: SupportsIndex, *, provenance: dict | None = None
-) -> Circuit:
+def from_scores(edges: Edges, keep: SupportsIndex, *, provenance: dict | None = None) -> Circuit:
     """The circuit of the `keep` highest scores; of equal scores, the first edges win.
 
     Raises `ValueError` where a score is not finite or the graph has fewer edges than `keep`.
@@ -166,9 +164,7 @@ def reachable(circuit: Circuit) -> Circuit:
     writers, readers = circuit.ends()
     kept = np.zeros(graph.n_edges, bool)
     kept[np.flatnonzero(circuit.kept)] = fed[writers] & heard[readers]
-    return replace(
-        circuit, kept=kept, provenance={**circuit.provenance, "operation": "reachable"}
-    )
+    return replace(circuit, kept=kept, provenance={**circuit.provenance, "operation": "reachable"})
 
 
 def _fed_writers(circuit: Circuit) -> np.ndarray:

@@ -95,8 +95,7 @@ def _check(params, tokens, mask, corrupted_tokens, ablation):
         )
     if mask.values.shape != (graph.n_edges,):
         raise ValueError(
-            f"mask values must have shape ({graph.n_edges},), one per edge: got "
-            f"{mask.values.shape}"
+            f"mask values must have shape ({graph.n_edges},), one per edge: got {mask.values.shape}"
         )
     if corrupted_tokens is None and isinstance(ablation, str) and ablation == "interchange":
         raise ValueError("interchange ablation needs corrupted_tokens: got None")

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from edgeprune_jax.circuits import Circuit, mask
 from edgeprune_jax.ablation import ablated_writes, settle
+from edgeprune_jax.circuits import Circuit, mask
 from edgeprune_jax.engine import masked_forward
 from edgeprune_jax.graph import Edges, Graph
 from edgeprune_jax.objectives import kl, mean_scored, squared_error
@@ -138,8 +138,8 @@ def evaluate(
     """Scores named circuits beside the full model, the empty circuit and random circuits.
 
     Returns one row of mean measures and `edges` for each name, then `full` and `empty`, then the
-    mean (`random`) and the closest to the model (`best random`) of `n_random` circuits as large as the
-    first. All on the same prompts.
+    mean (`random`) and the closest to the model (`best random`) of `n_random` circuits as large
+    as the first. All on the same prompts.
     """
     if not circuits:
         raise ValueError("evaluate needs at least one circuit: got none")

@@ -173,8 +173,9 @@ class Graph:
         shape = f"{self.layers} layers, {self.heads} heads, {self.kv_heads} key/value heads"
         match = _NODE.fullmatch(str(name))
         if match is None:
-            known = (*self.embeddings, "a0.h0", "m0") if kind == "writer" else (
-                "a0.h0.q", "m0", FINAL)
+            known = (
+                (*self.embeddings, "a0.h0", "m0") if kind == "writer" else ("a0.h0.q", "m0", FINAL)
+            )
             return f"{name!r} is not the name of a {kind}: expected one like {', '.join(known)}"
         return f"{kind} {name!r} does not exist in a graph of {shape}"
 
@@ -200,12 +201,8 @@ class Edges:
         cuts = [sum(sizes[: i + 1]) for i in range(len(sizes))]
         *pieces, final = jnp.split(self.values, cuts)
         layers = tuple(
-            LayerRows(
-                attention.reshape(graph.readers_per_layer - 1, graph.sources(layer)), mlp
-            )
-            for layer, (attention, mlp) in enumerate(
-                zip(pieces[::2], pieces[1::2], strict=True)
-            )
+            LayerRows(attention.reshape(graph.readers_per_layer - 1, graph.sources(layer)), mlp)
+            for layer, (attention, mlp) in enumerate(zip(pieces[::2], pieces[1::2], strict=True))
         )
         return layers, final
 

@@ -6,7 +6,7 @@ section 3; constants of the reference in `PAPER`). Randomness is folded from the
 step, so a resumed run needs no saved key.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -130,18 +130,21 @@ def optimiser(config: PruneConfig) -> optax.GradientTransformation:
     def adam(peak):
         return optax.adamw(rate(peak), weight_decay=config.weight_decay)
 
-    moves = {
+    moves: dict[Hashable, optax.GradientTransformation] = {
         "descend": adam(config.gate_rate),
         "ascend": optax.chain(optax.scale(-1.0), adam(config.multiplier_rate)),
     }
 
     def labels(trainable: Trainable) -> Trainable:
-        kinds = Trainable("descend", "descend", "ascend", "ascend")
-        return jax.tree.map(lambda kind, part: jax.tree.map(lambda _: kind, part), kinds, trainable)
+        kinds = ("descend", "descend", "ascend", "ascend")
+        return Trainable(
+            *(
+                jax.tree.map(lambda _, kind=kind: kind, part)
+                for kind, part in zip(kinds, trainable, strict=True)
+            )
+        )
 
-    return optax.chain(
-        optax.clip_by_global_norm(config.clip), optax.multi_transform(moves, labels)
-    )
+    return optax.chain(optax.clip_by_global_norm(config.clip), optax.multi_transform(moves, labels))
 
 
 def init(graph: Graph, config: PruneConfig) -> PruneState:
@@ -152,7 +155,7 @@ def init(graph: Graph, config: PruneConfig) -> PruneState:
         noise = jax.random.normal(key, (size,), jnp.float32)
         return config.gate_init + config.gate_init_std * noise
 
-    trainable = Trainable(
+    trainable: Any = Trainable(
         Edges(start(edge_key, graph.n_edges), graph),
         start(node_key, graph.n_writers) if config.node_gates else None,
         Multipliers(jnp.float32(-config.price * graph.n_edges), jnp.zeros(())),
@@ -182,7 +185,7 @@ def make_step(model: Model, config: PruneConfig) -> Callable:
         if trainable.nodes is not None:
             nodes = gates.sample(trainable.nodes, key=node_key)
             mask = scale_writers(mask, nodes)
-            if trainable.node_multipliers is not None:
+            if trainable.node_multipliers is not None and config.node_target is not None:
                 node_target = objectives.target_sparsity(
                     step, start=0.0, end=config.node_target, warmup=config.warmup
                 )
@@ -211,7 +214,7 @@ def make_step(model: Model, config: PruneConfig) -> Callable:
         )
         updates, moved = move.update(gradient, state.optimiser, state.trainable)
         metrics["gradient_norm"] = optax.tree.norm(gradient)
-        trainable = optax.apply_updates(state.trainable, updates)
+        trainable = jax.tree.map(jnp.add, state.trainable, updates)
         return PruneState(state.step + 1, trainable, moved), metrics
 
     return jax.jit(step, donate_argnums=0)
@@ -238,7 +241,7 @@ def prune(
     config: PruneConfig,
     state: PruneState,
     *,
-    means: Writes | None = None,
+    means: str | Writes | None = None,
 ) -> Iterator[tuple[PruneState, dict]]:
     """Runs from `state` to the last step, yielding each step's state and metrics.
 
@@ -250,4 +253,3 @@ def prune(
         chosen = rows(len(data), config.batch_size, seed=config.seed, step=number)
         state, metrics = step(state, params, take(data, chosen), teacher[chosen], means)
         yield state, metrics
-

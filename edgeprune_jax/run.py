@@ -17,13 +17,13 @@ from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
-from safetensors.numpy import load_file, save
 from jaxtyping import Array, Float
+from safetensors.numpy import load_file, save
 
 from edgeprune_jax import atomic, checkpoints
-from edgeprune_jax.gates import discretise, soft_mask
-from edgeprune_jax.circuits import Circuit, from_mask, reachable
 from edgeprune_jax.ablation import settle
+from edgeprune_jax.circuits import Circuit, from_mask, reachable
+from edgeprune_jax.gates import discretise, soft_mask
 from edgeprune_jax.graph import Edges
 from edgeprune_jax.models.loaded import Loaded
 from edgeprune_jax.pruning import PruneConfig, final_gates, init, prune
@@ -69,16 +69,12 @@ def run_pruning(
             if number % SAVE_EVERY == 0 and number < config.steps:
                 checkpoints.save(manager, state)
     gates = final_gates(state.trainable)
-    atomic.write(
-        folder / "gates.safetensors", save({"edges": np.asarray(gates.values)})
-    )
+    atomic.write(folder / "gates.safetensors", save({"edges": np.asarray(gates.values)}))
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     return gates
 
 
-def discrete(
-    gates: Edges, config: PruneConfig, *, edges: int | None, provenance: dict
-) -> Circuit:
+def discrete(gates: Edges, config: PruneConfig, *, edges: int | None, provenance: dict) -> Circuit:
     """The circuit of final gates, with its sparsity as targeted, soft, hard and reachable."""
     circuit = from_mask(discretise(gates, edges=edges))
     sparsity = {

@@ -16,6 +16,7 @@ Axes: R readers of the segment, W writers up to its end, S writers of the segmen
 """
 
 import math
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -64,7 +65,7 @@ def make_segment(model: Model, graph: Graph):
     n_rows, n_columns = graph.readers_per_layer, heads + 1
     attention_rows = n_rows - 1
 
-    def attend(block, x, stream, ablated, valid):
+    def attend(valid, block, x, stream, ablated):
         x = x + stream
         q, k, v = x[:heads], x[heads : heads + groups], x[heads + groups :]
         return model.attend(block, q, k, v, valid) - ablated
@@ -81,7 +82,7 @@ def make_segment(model: Model, graph: Graph):
             x, x_mlp = sums[row : row + attention_rows], sums[row + attention_rows]
             if own:
                 x = x + mix(m[row : row + attention_rows, before:column], jnp.concatenate(own))
-            own.append(attend(block, x, streams[layer].attention, ablated[layer].heads, valid))
+            own.append(attend(valid, block, x, streams[layer].attention, ablated[layer].heads))
             reads = m[row + attention_rows, None, before : column + heads]
             x_mlp = x_mlp + mix(reads, jnp.concatenate(own))[0]
             own.append(mlp(block, x_mlp, streams[layer].mlp, ablated[layer].mlp)[None])
@@ -103,8 +104,8 @@ def make_segment(model: Model, graph: Graph):
             inputs = (blocks[layer], x[mlp_row], streams[layer].mlp, ablated[layer].mlp)
             g_block_mlp, gx_mlp, g_stream_mlp, g_ablated_mlp = jax.vjp(mlp, *inputs)[1](g[heads])
             reads = m[mlp_row, column : column + heads, None, None, None].astype(g.dtype)
-            inputs = (blocks[layer], x[row:mlp_row], streams[layer].attention)
-            _, pull = jax.vjp(lambda *inputs: attend(*inputs, valid), *inputs, ablated[layer].heads)
+            inputs = (blocks[layer], x[row:mlp_row], streams[layer].attention, ablated[layer].heads)
+            _, pull = jax.vjp(partial(attend, valid), *inputs)
             g_block, gx, g_stream, g_heads = pull(g[:heads] + reads * gx_mlp)
             g_readers = [gx, gx_mlp[None], *g_readers]
             g_blocks.append(jax.tree.map(_sum, g_block, g_block_mlp))

@@ -53,7 +53,9 @@ def all_valid(tokens: Int[Array, "B T"], valid: Bool[Array, "B T"] | None) -> Bo
     return jnp.ones(tokens.shape, bool) if valid is None else valid
 
 
-def pick(x: Float[Array, "N B T D"], positions: Int[Array, "B A"] | None) -> Float[Array, "N B A D"]:
+def pick(
+    x: Float[Array, "N B T D"], positions: Int[Array, "B A"] | None
+) -> Float[Array, "N B A D"]:
     """The entries at `positions` of each example; everything where there are none."""
     if positions is None:
         return x

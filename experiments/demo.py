@@ -36,7 +36,7 @@ class Demo:
     """Seed of gates and prompts. Another seed gives another circuit."""
     out: Path = Path("demo")
     """Folder of the results."""
-    steps: int = 150
+    steps: int = 120
     """Optimiser steps of the IOI circuit."""
 
 
@@ -50,7 +50,9 @@ def compiled_programs(options: Demo, console: Console) -> None:
         folder = options.out / name
         folder.mkdir(parents=True, exist_ok=True)
         circuit_json.save(result.found, folder / "circuit.json")
-        atomic.write(folder / "circuit.svg", draw(result.found, title=f"{name}, seed {options.seed}"))
+        atomic.write(
+            folder / "circuit.svg", draw(result.found, title=f"{name}, seed {options.seed}")
+        )
         truth, found = result.truth, result.found
         rows.append([
             name, truth.graph.n_edges, len(truth), len(found), len(truth - found),
@@ -65,7 +67,8 @@ def language_model(options: Demo) -> int:
     return edgeprune([
         "prune", "--out", str(options.out / "ioi"), "--edges", str(EDGES),
         "--data-seed", str(options.seed), "--seed", str(options.seed),
-        "--steps", str(options.steps), "--test-examples", "96",
+        "--steps", str(options.steps), "--warmup", str(options.steps // 2), "--target", "0.92",
+        "--test-examples", "96",
     ])  # fmt: skip
 
 

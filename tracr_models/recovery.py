@@ -7,6 +7,7 @@ circuit is what the gates say.
 
 import dataclasses
 import time
+from collections import deque
 from pathlib import Path
 from typing import NamedTuple
 
@@ -54,9 +55,8 @@ def recover(folder: Path, *, seed: int, config: PruneConfig = RECOVERY) -> Recov
     loaded, data = tracr.load(folder), full_domain(folder)
     teacher = jnp.asarray(teacher_logits(loaded.model, loaded.params, data))
     config = dataclasses.replace(config, seed=seed)
-    state = init(loaded.graph, config)
-    for state, _ in prune(loaded.model, loaded.params, data, teacher, config, state):
-        pass
+    steps = prune(loaded.model, loaded.params, data, teacher, config, init(loaded.graph, config))
+    ((state, _),) = deque(steps, maxlen=1)  # runs to the end, keeping the last
     found = from_mask(discretise(final_gates(state.trainable)))
     truth = ground_truth.load(folder, ablation=config.ablation)
     return Recovery(folder.name, seed, found, truth, time.monotonic() - start)

@@ -1,8 +1,7 @@
 """Edge attribution patching: the gradient of a metric with respect to the mask, at ones.
 
-The masked forward pass is linear in a mask around the full model, so d metric / d m_wr at m = 1
-is the first-order change of the metric when edge w -> r is kept rather than patched (Syed et al.
-2023). One masked pass and its gradient score all edges.
+d metric / d m_wr at m = 1 is, to first order, how much larger the metric is when edge w -> r is
+kept than when it is patched (Syed et al. 2023). One masked pass and its gradient score all edges.
 """
 
 import jax

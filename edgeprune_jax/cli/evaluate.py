@@ -14,6 +14,7 @@ from edgeprune_jax.cli.inputs import DOMAIN, find_data, read_circuit
 from edgeprune_jax.cli.prune import EAP_EXAMPLES
 from edgeprune_jax.evaluation import evaluate
 from edgeprune_jax.report.tables import comparison, to_rich
+from edgeprune_jax.tasks.ioi import Split
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Evaluate:
     """Model. By default the one that the first circuit names."""
     task: str | None = None
     """Task. By default the first circuit's."""
-    split: str = "test"
+    split: Split = "test"
     """Which templates: train, validation or test."""
     examples: int = 300
     """Prompt pairs."""

@@ -12,6 +12,7 @@ from edgeprune_jax.circuits import Circuit
 from edgeprune_jax.models.load import load_model
 from edgeprune_jax.models.loaded import Loaded
 from edgeprune_jax.tasks.batch import Batch
+from edgeprune_jax.tasks.ioi import Split
 from edgeprune_jax.tasks.make import make_task
 
 DOMAIN = "domain"  # the task of a compiled program: its whole input domain
@@ -29,7 +30,7 @@ def program_folder(name: str) -> Path | None:
     return folder if plain else None
 
 
-def find_data(loaded: Loaded, task: str, *, split: str, n: int, seed: int) -> Batch:
+def find_data(loaded: Loaded, task: str, *, split: Split, n: int, seed: int) -> Batch:
     """Examples of a task for a model. Raises `ValueError` for a task that the model lacks."""
     if task == DOMAIN:
         from tracr_models.domain import full_domain

@@ -9,6 +9,7 @@ import tyro
 from rich.console import Console
 
 from edgeprune_jax import circuit_json
+from edgeprune_jax.circuits import Circuit
 from edgeprune_jax.cli.inputs import program_folder
 from edgeprune_jax.report.tables import Table, to_rich
 
@@ -42,7 +43,7 @@ def run(options: Tracr) -> int:
         if len(folders) != 1:
             raise ValueError(f"--check needs one program: got {', '.join(folders)}")
         (folder,) = folders.values()
-        return check(options, ground_truth.load(folder))
+        return check(options.check, ground_truth.load(folder), as_json=options.json)
     console, rows = Console(quiet=options.json), []
     for name, folder in folders.items():
         for seed in range(options.first_seed, options.first_seed + options.seeds):
@@ -67,11 +68,11 @@ def run(options: Tracr) -> int:
     return 0 if all(row["exact"] for row in rows) else 1
 
 
-def check(options: Tracr, truth) -> int:
+def check(path: Path, truth: Circuit, *, as_json: bool) -> int:
     """Prints what a circuit lacks and what it has too much; 1 where it differs."""
-    circuit = circuit_json.load(options.check, truth.graph)
+    circuit = circuit_json.load(path, truth.graph)
     missing, extra = list(truth - circuit), list(circuit - truth)
-    if options.json:
+    if as_json:
         print(json.dumps({"exact": circuit == truth, "missing": missing, "extra": extra}))
     else:
         for note, edges in (("missing", missing), ("not true", extra)):

@@ -111,9 +111,7 @@ def _bands(places: Layout, *, left: float, width: float) -> list[str]:
     return parts
 
 
-def _edges(
-    circuit: Circuit, routes: list[list[Point]], scores: Edges | None
-) -> list[str]:
+def _edges(circuit: Circuit, routes: list[list[Point]], scores: Edges | None) -> list[str]:
     n = max(1, len(circuit))
     width = float(np.interp(np.log(n), np.log([20, 300, 3000, 10000]), [1.8, 1.2, 0.8, 0.6]))
     opacity = float(np.interp(np.log(n), np.log([20, 300, 3000, 10000]), [0.9, 0.55, 0.22, 0.14]))

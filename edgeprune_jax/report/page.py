@@ -1,12 +1,12 @@
 """A report: one HTML file that needs no other, and says what was found and how to find it again.
 
-    write_report("ioi.html", title="IOI", summary="...", sections=[
-        comparison("Faithfulness", {"circuit": {"KL": 0.2}, "random": {"KL": 3.1}}),
-        Drawing("The circuit", draw(circuit, title="IOI")),
-        Plot("Training", plot([Panel("KL", [Series("KL", steps, kl)])], x_label="step")),
-        busiest(circuit),
-        origin(circuit),
-    ])
+write_report("ioi.html", title="IOI", summary="...", sections=[
+    comparison("Faithfulness", {"circuit": {"KL": 0.2}, "random": {"KL": 3.1}}),
+    Drawing("The circuit", draw(circuit, title="IOI")),
+    Plot("Training", plot([Panel("KL", [Series("KL", steps, kl)])], x_label="step")),
+    busiest(circuit),
+    origin(circuit),
+])
 """
 
 import base64

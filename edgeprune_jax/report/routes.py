@@ -29,9 +29,7 @@ def route(circuit: Circuit, places: Layout) -> list[list[Point]]:
     else:
         between = [_bend(*end) for end in ends]
     outward, inward = defaultdict(list), defaultdict(list)
-    for position, (edge, (box, _, x), points) in enumerate(
-        zip(names, ends, between, strict=True)
-    ):
+    for position, (edge, (box, _, x), points) in enumerate(zip(names, ends, between, strict=True)):
         outward[edge.writer].append((points[0][0] if points else x, position))
         inward[edge.reader].append((points[-1][0] if points else box.x, position))
     starts, stops = [0.0] * len(ends), [0.0] * len(ends)

@@ -10,7 +10,7 @@ import rich.text
 
 from edgeprune_jax.circuits import Circuit
 
-Cell = str | Real | None
+Cell = str | float | int | None
 
 
 class Table(NamedTuple):

@@ -131,7 +131,7 @@ def test_unused_layers_are_left_out():
     assert len(places.tops) == 3
 
 
-@pytest.mark.parametrize("title", ['<script>&"\'', "nul \0 and \ud800 and \ufffe", "]]>"])
+@pytest.mark.parametrize("title", ["<script>&\"'", "nul \0 and \ud800 and \ufffe", "]]>"])
 def test_any_title_gives_valid_xml(title):
     circuit = from_names(GRAPHS[0], [("m0", FINAL)])
     text = draw(circuit, title=title)
