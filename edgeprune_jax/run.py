@@ -17,12 +17,12 @@ from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
 from safetensors.numpy import load_file, save
 
 from edgeprune_jax import atomic, checkpoints
 from edgeprune_jax.ablation import settle
 from edgeprune_jax.circuits import Circuit, from_mask, reachable
+from edgeprune_jax.evaluation import teacher_logits
 from edgeprune_jax.gates import discretise, soft_mask
 from edgeprune_jax.graph import Edges
 from edgeprune_jax.models.loaded import Loaded
@@ -36,22 +36,18 @@ SAVE_EVERY = 50
 def run_pruning(
     loaded: Loaded,
     data: Batch,
-    teacher: Float[Array, "N A V"],
     config: PruneConfig,
     folder: Path,
     *,
-    identity: dict,
     on_log: Callable[[dict], None] = lambda metrics: None,
 ) -> Edges:
-    """Prunes in `folder`, resuming what it holds, and returns the final log-alphas.
+    """Prunes in a claimed folder, resuming what it holds, and returns the final log-alphas.
 
-    `identity` says what the run is; it must be the same when it is resumed. `on_log` receives the
-    metrics of every tenth step, a dict of numbers with `step`.
+    `on_log` receives the metrics of every tenth step, a dict of numbers with `step`.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    _claim(folder / "run.json", identity)
     if (folder / "gates.safetensors").exists():
         return Edges(jnp.asarray(load_file(folder / "gates.safetensors")["edges"]), loaded.graph)
+    teacher = jnp.asarray(teacher_logits(loaded.model, loaded.params, data))
     means = None
     if config.ablation == "mean":
         means = settle(loaded.model, loaded.params, data, "mean")
@@ -86,8 +82,13 @@ def discrete(gates: Edges, config: PruneConfig, *, edges: int | None, provenance
     return Circuit(circuit.graph, circuit.kept, provenance | {"sparsity": sparsity})
 
 
-def _claim(path: Path, identity: dict) -> None:
-    """Writes what the run is, or checks that the folder holds the same run."""
+def claim(folder: Path, identity: dict) -> None:
+    """Writes down what the run in a folder is, before any work.
+
+    Raises `ValueError` where the folder holds another run.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "run.json"
     text = json.dumps(identity, indent=1, sort_keys=True)
     if not path.exists():
         atomic.write(path, text + "\n")

@@ -52,7 +52,7 @@ def run(options: Compare) -> int:
     return 0
 
 
-def overlap(a: Circuit, b: Circuit) -> dict[str, float | None]:
+def overlap(a: Circuit, b: Circuit) -> dict[str, float | int | None]:
     """Sizes, shared edges, and how many times more are shared than by chance."""
     shared, chance = len(a & b), len(a) * len(b) / a.graph.n_edges
     return {

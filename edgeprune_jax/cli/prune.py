@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-import jax.numpy as jnp
 from rich.console import Console
 
 from edgeprune_jax import atomic, circuit_json
@@ -14,12 +13,12 @@ from edgeprune_jax.baselines.eap import eap
 from edgeprune_jax.circuits import Circuit, from_scores
 from edgeprune_jax.cli.inputs import find_data, find_model, origin
 from edgeprune_jax.cli.progress import Progress
-from edgeprune_jax.evaluation import evaluate, teacher_logits
+from edgeprune_jax.evaluation import evaluate
 from edgeprune_jax.models.load import DEFAULT
 from edgeprune_jax.pruning import PAPER, PruneConfig
 from edgeprune_jax.report.run import write_run_report
 from edgeprune_jax.report.tables import comparison, to_rich
-from edgeprune_jax.run import discrete, run_pruning
+from edgeprune_jax.run import claim, discrete, run_pruning
 from edgeprune_jax.tasks.batch import take
 
 PRESETS = {"default": PruneConfig(), "paper": PAPER}
@@ -92,13 +91,10 @@ def run(options: Prune) -> int:
         "data": {"seed": options.data_seed, "n_train": len(train), "split": "train"},
         "settings": settings,
     }
+    claim(options.out, identity)
     console = Console(quiet=options.json)
     with Progress(console, f"pruning {loaded.name} on {options.task}", options.config.steps) as bar:
-        teacher = jnp.asarray(teacher_logits(loaded.model, loaded.params, train))
-        gates = run_pruning(
-            loaded, train, teacher, options.config, options.out, identity=identity,
-            on_log=bar.show,
-        )  # fmt: skip
+        gates = run_pruning(loaded, train, options.config, options.out, on_log=bar.show)
     circuit = discrete(
         gates, options.config, edges=options.edges,
         provenance=origin(
