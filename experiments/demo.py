@@ -11,6 +11,8 @@ Nothing is read from a cache. Under 10 minutes on two cores.
 """
 
 import json
+import shutil
+import subprocess
 import sys
 import time
 from dataclasses import dataclass
@@ -20,7 +22,6 @@ import tyro
 from rich.console import Console
 
 from edgeprune_jax import atomic, circuit_json
-from edgeprune_jax.cli.main import main as edgeprune
 from edgeprune_jax.report.draw import draw
 from edgeprune_jax.report.tables import Table, to_rich
 from tracr_models.recovery import recover
@@ -64,8 +65,8 @@ def compiled_programs(options: Demo, console: Console) -> None:
 
 def language_model(options: Demo) -> int:
     """Prunes SmolLM2-135M on IOI through the command, afresh."""
-    return edgeprune([
-        "prune", "--out", str(options.out / "ioi"), "--edges", str(EDGES),
+    return subprocess.call([
+        sys.executable, "-m", "edgeprune_jax", "prune", "--out", str(options.out / "ioi"), "--edges", str(EDGES),
         "--data-seed", str(options.seed), "--seed", str(options.seed),
         "--steps", str(options.steps), "--warmup", str(options.steps // 2), "--target", "0.92",
         "--test-examples", "96",
@@ -76,8 +77,7 @@ def main() -> int:
     options = tyro.cli(Demo)
     started, console = time.monotonic(), Console()
     folder = options.out / "ioi"
-    if (folder / "gates.safetensors").exists():
-        raise SystemExit(f"{folder} holds a finished run: remove it, or give another --out")
+    shutil.rmtree(folder, ignore_errors=True)  # what an earlier demo found is not reused
     compiled_programs(options, console)
     code = language_model(options)
     if code == 0:
