@@ -36,21 +36,23 @@ class Streams(NamedTuple):
 
 def mix(m: Float[Array, "R W"], d: Float[Array, "W B T D"]) -> Float[Array, "R B T D"]:
     """Masked sums over writers, as one flat product, accumulated in float32."""
-    x = jnp.matmul(m.astype(d.dtype), _flat(d), preferred_element_type=_wide(d))
+    x = _matmul(m.astype(d.dtype), _flat(d))
     return x.astype(d.dtype).reshape(m.shape[0], *d.shape[1:])
 
 
 def correlate(gx: Float[Array, "R B T D"], d: Float[Array, "W B T D"]) -> Float[Array, "R W"]:
     """The mask's gradient: each reader's cotangent against each writer, in float32."""
-    return jnp.matmul(_flat(gx), _flat(d).T, preferred_element_type=_wide(d))
+    return _matmul(_flat(gx), _flat(d).T)
+
+
+def _matmul(a: Array, b: Array) -> Array:
+    """A product of full precision: accelerators would round float32 operands to bfloat16."""
+    wide = jnp.promote_types(a.dtype, jnp.float32)
+    return jnp.matmul(a, b, precision="highest", preferred_element_type=wide)
 
 
 def _flat(x: Array) -> Array:
     return x.reshape(x.shape[0], math.prod(x.shape[1:]))
-
-
-def _wide(x: Array) -> jnp.dtype:
-    return jnp.promote_types(x.dtype, jnp.float32)
 
 
 def make_segment(model: Model, graph: Graph):

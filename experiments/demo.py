@@ -66,7 +66,8 @@ def compiled_programs(options: Demo, console: Console) -> None:
 def language_model(options: Demo) -> int:
     """Prunes SmolLM2-135M on IOI through the command, afresh."""
     return subprocess.call([
-        sys.executable, "-m", "edgeprune_jax", "prune", "--out", str(options.out / "ioi"), "--edges", str(EDGES),
+        sys.executable, "-m", "edgeprune_jax", "prune", "--out", str(options.out / "ioi"),
+        "--edges", str(EDGES),
         "--data-seed", str(options.seed), "--seed", str(options.seed),
         "--steps", str(options.steps), "--warmup", str(options.steps // 2), "--target", "0.92",
         "--test-examples", "96",

@@ -35,6 +35,12 @@ class Parts(NamedTuple):
     unembed: Callable  # params, x "B T D" -> "B T V"
 
 
+class Prompts(NamedTuple):
+    tokens: jax.Array
+    corrupted: jax.Array
+    valid: jax.Array
+
+
 class Case(NamedTuple):
     """A model and prompts for it. The last prompt is padded, the first is not."""
 
@@ -49,6 +55,10 @@ class Case(NamedTuple):
     @property
     def params64(self):
         return jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), self.params)
+
+    @property
+    def on_device(self) -> Prompts:
+        return Prompts(*map(jnp.asarray, (self.tokens, self.corrupted, self.valid)))
 
 
 def embeddings(names, arrays):

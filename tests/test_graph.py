@@ -15,13 +15,17 @@ BOTH = ("tok_embeds", "pos_embeds")
 GPT2_SMALL = Graph(12, 12, 12, BOTH)
 GROUPED = Graph(3, 4, 2, BOTH)
 
-graphs = st.builds(
-    lambda layers, groups, ratio, names: Graph(layers, groups * ratio, groups, names),
+shapes = st.tuples(
     st.integers(1, 4),
-    st.integers(1, 3),
-    st.integers(1, 3),
+    st.sampled_from([(1, 1), (2, 1), (2, 2), (4, 2), (6, 2), (9, 3), (3, 3)]),
     st.sampled_from([(), ("tok_embeds",), ("pos_embeds",), BOTH]),
 )
+relaxed = settings(deadline=None)  # other work on the machine is no failure
+
+
+def make(shape):
+    layers, (heads, groups), names = shape
+    return Graph(layers, heads, groups, names)
 
 
 def enumerate_edges(graph):
@@ -55,8 +59,10 @@ def test_published_models_have_their_published_sizes(graph, writers, readers, ed
     assert (graph.n_writers, graph.n_readers, graph.n_edges) == (writers, readers, edges)
 
 
-@given(graphs)
-def test_edges_are_those_of_the_definition_in_its_order(graph):
+@relaxed
+@given(shapes)
+def test_edges_are_those_of_the_definition_in_its_order(shape):
+    graph = make(shape)
     expected = enumerate_edges(graph)
     assert list(graph.edges()) == expected
     assert graph.n_edges == len(expected)
@@ -66,16 +72,20 @@ def test_edges_are_those_of_the_definition_in_its_order(graph):
     assert graph.writers == tuple(writer for writer, reader in expected if reader == "resid_post")
 
 
-@given(graphs)
-def test_the_number_of_edges_has_a_closed_form(graph):
+@relaxed
+@given(shapes)
+def test_the_number_of_edges_has_a_closed_form(shape):
+    graph = make(shape)
     L, H, G, E = graph.layers, graph.heads, graph.kv_heads, len(graph.embeddings)
     per_layer = H + 2 * G + 1
     pairs = per_layer * (L * E + (H + 1) * L * (L - 1) // 2)
     assert graph.n_edges == pairs + L * H + E + L * (H + 1)
 
 
-@given(graphs)
-def test_index_and_edge_are_inverse(graph):
+@relaxed
+@given(shapes)
+def test_index_and_edge_are_inverse(shape):
+    graph = make(shape)
     for position, edge in enumerate(graph.edges()):
         assert graph.index(*edge) == position
         assert graph.edge(position) == edge
@@ -188,17 +198,19 @@ def test_a_graph_that_cannot_be_is_refused(shape, message):
         Graph(*shape)
 
 
-@settings(max_examples=20, deadline=None)
-@given(graphs)
+few = pytest.mark.parametrize("graph", [Graph(1, 1, 1), Graph(2, 2, 1, BOTH), GROUPED])
+
+
+@few
 def test_rows_hold_the_values_that_their_names_say(graph):
-    layers, final = Edges(np.arange(graph.n_edges), graph).rows()
+    layers, final = jax.jit(Edges.rows)(Edges(jnp.arange(graph.n_edges), graph))
     seen = Counter()
     for number, row in enumerate(layers):
         names = [f"a{number}.h{h}.q" for h in range(graph.heads)]
         names += [f"a{number}.h{g}.{s}" for s in "kv" for g in range(graph.kv_heads)]
         readers = [*zip(names, row.attention, strict=True), (f"m{number}", row.mlp)]
         for reader, values in readers:
-            for writer, value in zip(graph.writers, values):
+            for writer, value in zip(graph.writers, values, strict=False):
                 assert graph.index(writer, reader) == value
                 seen[int(value)] += 1
     for writer, value in zip(graph.writers, final, strict=True):
@@ -207,12 +219,12 @@ def test_rows_hold_the_values_that_their_names_say(graph):
     assert seen == Counter(range(graph.n_edges))
 
 
-@settings(max_examples=10, deadline=None)
-@given(graphs, st.integers(0, 99))
-def test_scaled_writers_equal_a_loop_over_edges(graph, seed):
-    rng = np.random.default_rng(seed)
+@few
+def test_scaled_writers_equal_a_loop_over_edges(graph):
+    rng = np.random.default_rng(0)
     values, nodes = rng.normal(size=graph.n_edges), rng.normal(size=graph.n_writers)
-    scaled = scale_writers(Edges(jnp.asarray(values, jnp.float32), graph), jnp.asarray(nodes))
+    edges = Edges(jnp.asarray(values, jnp.float32), graph)
+    scaled = jax.jit(scale_writers)(edges, jnp.asarray(nodes, jnp.float32))
     expected = [
         value * nodes[graph.writer_index(writer)]
         for value, (writer, _) in zip(values, graph.edges(), strict=True)
