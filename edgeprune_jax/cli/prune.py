@@ -15,11 +15,12 @@ from edgeprune_jax.cli.inputs import find_data, find_model, origin
 from edgeprune_jax.cli.progress import Progress
 from edgeprune_jax.evaluation import evaluate
 from edgeprune_jax.models.load import DEFAULT
+from edgeprune_jax.models.loaded import Loaded
 from edgeprune_jax.pruning import PAPER, PruneConfig
 from edgeprune_jax.report.run import write_run_report
 from edgeprune_jax.report.tables import comparison, to_rich
 from edgeprune_jax.run import claim, discrete, run_pruning
-from edgeprune_jax.tasks.batch import take
+from edgeprune_jax.tasks.batch import Batch, take
 
 PRESETS = {"default": PruneConfig(), "paper": PAPER}
 EAP_EXAMPLES = 64
@@ -42,7 +43,7 @@ class Prune:
     examples: int = 400
     """Prompt pairs to prune on."""
     test_examples: int = 100
-    """Prompt pairs of the test split to compare circuits on."""
+    """Prompt pairs of the test split to compare circuits on. With 0 nothing is compared."""
     random_circuits: int = 5
     """Random circuits of equal size in the comparison."""
     data_seed: int = 0
@@ -76,9 +77,6 @@ def run(options: Prune) -> int:
     loaded = find_model(options.model)
     sizes = {"n": options.examples, "seed": options.data_seed}
     train = find_data(loaded, options.task, split="train", **sizes)
-    test = find_data(
-        loaded, options.task, split="test", n=options.test_examples, seed=options.data_seed
-    )
     if options.edges is not None and not 1 <= options.edges <= loaded.graph.n_edges:
         raise ValueError(
             f"--edges must be between 1 and {loaded.graph.n_edges}, those of {loaded.name}: "
@@ -103,22 +101,28 @@ def run(options: Prune) -> int:
         ),
     )  # fmt: skip
     circuit_json.save(circuit, options.out / "circuit.json")
-    with console.status("comparing circuits on the test split"):
-        table = compare(options, loaded, circuit, train, test)
-    atomic.write(options.out / "evaluation.json", json.dumps(table, indent=1) + "\n")
+    table = {}
+    if options.test_examples:
+        with console.status("comparing circuits on the test split"):
+            table = compare(options, loaded, circuit, train)
+        atomic.write(options.out / "evaluation.json", json.dumps(table, indent=1) + "\n")
     write_run_report(options.out, circuit, table, title=f"{options.task} in {loaded.name}")
     if options.json:
         print(json.dumps({"out": str(options.out), "edges": len(circuit), "evaluation": table,
                           "sparsity": circuit.provenance["sparsity"]}))  # fmt: skip
     else:
-        console.print(to_rich(comparison(f"{len(test)} test prompts", table)))
+        if table:
+            console.print(to_rich(comparison("Unseen prompts of the test split", table)))
         console.print(f"written: {options.out}/report.html, circuit.json, circuit.svg")
     return 0
 
 
-def compare(options: Prune, loaded, circuit: Circuit, train, test) -> dict:
+def compare(options: Prune, loaded: Loaded, circuit: Circuit, train: Batch) -> dict:
     """The circuit's row beside EAP's circuit of the same size and the controls."""
     config = options.config
+    test = find_data(
+        loaded, options.task, split="test", n=options.test_examples, seed=options.data_seed
+    )
     scores = eap(
         loaded.model, loaded.params, loaded.graph,
         take(train, slice(0, EAP_EXAMPLES)), ablation=config.ablation,

@@ -28,7 +28,7 @@ def write_run_report(folder: Path, circuit: Circuit, table: dict, *, title: str)
         title=title,
         summary=summary,
         sections=[
-            comparison("Faithfulness on unseen prompts", table),
+            *([comparison("Faithfulness on unseen prompts", table)] if table else []),
             Drawing("The circuit", picture),
             Plot("Training", curves),
             busiest(connected),
