@@ -48,3 +48,13 @@ def test_the_readme_example_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = run_blocks(ROOT / "README.md")
     assert names["circuit"].values.shape == (70_651,)
+
+
+def test_the_public_names_are_those_of_the_readme():
+    import edgeprune_jax
+
+    text = (ROOT / "README.md").read_text()
+    sentence = re.search(r"The public names, stable from now on: (.*?)\. Your", text, re.DOTALL)
+    names = re.findall(r"`(\w+)`", sentence.group(1))
+    assert len(names) == 8
+    assert all(callable(getattr(edgeprune_jax, name)) for name in names)

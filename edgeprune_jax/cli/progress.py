@@ -21,7 +21,7 @@ class Progress:
         self.task = self.bar.add_task(title, total=steps, state="compiling")
 
     def show(self, row: dict) -> None:
-        state = f"KL {row['divergence']:.3f}  sparsity {row['sparsity']:.3f}"
+        state = f"divergence {row['divergence']:.3f}  sparsity {row['sparsity']:.3f}"
         self.bar.update(self.task, completed=row["step"], state=state)
 
     def __enter__(self) -> "Progress":
