@@ -89,14 +89,17 @@ def discretise(log_alpha: Edges, *, edges: int | None = None) -> Edges:
 
 
 def bisect_threshold(soft: Float[np.ndarray, " E"]) -> float:
-    """The threshold in [0, 1] above which about `sum(soft)` entries lie, within 1e-5."""
+    """The threshold in [0, 1] above which about `sum(soft)` entries lie, within 1e-5.
+
+    The bisection closes in on one entry. The reference stops on either side of it, so that its
+    circuit has an edge too many or too few; here the side with the nearer number is taken.
+    """
     target = 1 - soft.mean()
     low, high = 0.0, 1.0
-    middle = 0.5
     while high - low > BISECTION_WIDTH:
         middle = (low + high) / 2
         if (soft <= middle).mean() > target:
             high = middle
         else:
             low = middle
-    return middle
+    return min(low, high, key=lambda threshold: abs((soft > threshold).sum() - soft.sum()))

@@ -212,14 +212,14 @@ def toy_parts(names) -> Parts:
     )
 
 
-def _prompts(rng, vocab, batch, length, symbols=None):
-    """Tokens, corrupted tokens and validity; the last prompt of several is two tokens shorter."""
-    symbols = np.arange(vocab) if symbols is None else np.array(symbols)
-    tokens, corrupted = (rng.choice(symbols, (batch, length)).astype(np.int32) for _ in range(2))
+def _prompts(rng, symbols, batch, length):
+    """Tokens, others in their stead, and validity; the last prompt of several is shorter."""
+    first = rng.integers(0, len(symbols), (batch, length))
+    other = (first + rng.integers(1, len(symbols), (batch, length))) % len(symbols)
     valid = np.ones((batch, length), bool)
     if batch > 1 and length > 2:
         valid[-1, -2:] = False
-    return tokens, corrupted, valid
+    return *(np.array(symbols, np.int32)[rank] for rank in (first, other)), valid
 
 
 def make_toy(
@@ -244,27 +244,26 @@ def make_toy(
     params = ToyParams(blocks, draw(len(names), vocab, width), draw(width, vocab))
     graph = Graph(layers, heads, groups, names if graph_names is None else graph_names)
     model = Model(toy_embed, toy_attend, toy_mlp, toy_unembed)
-    return Case(model, params, graph, toy_parts(names), *_prompts(rng, vocab, batch, length))
+    return Case(model, params, graph, toy_parts(names), *_prompts(rng, range(vocab), batch, length))
 
 
 def _llama(**shape) -> Case:
     config = llama.LlamaConfig(head_dim=4, width=12, hidden=10, vocab=11, **shape)
     params = jax.jit(lambda key: llama.random_params(config, key=key))(jax.random.key(1))
-    prompts = _prompts(np.random.default_rng(1), config.vocab, 2, 5)
+    prompts = _prompts(np.random.default_rng(1), range(config.vocab), 2, 5)
     return Case(llama.build(config), params, llama.graph(config), llama_parts(config), *prompts)
 
 
 def _gpt2() -> Case:
     config = gpt2.GPT2Config(layers=2, heads=3, width=12, hidden=10, vocab=11, positions=7)
     params = jax.jit(lambda key: gpt2.random_params(config, key=key))(jax.random.key(2))
-    prompts = _prompts(np.random.default_rng(2), config.vocab, 2, 5)
+    prompts = _prompts(np.random.default_rng(2), range(config.vocab), 2, 5)
     return Case(gpt2.build(config), params, gpt2.graph(config), gpt2_parts(config), *prompts)
 
 
 def _tracr(name) -> Case:
     config, loaded = tracr.read_config(PROGRAMS / name), tracr.load(PROGRAMS / name)
-    rng = np.random.default_rng(3)
-    tokens, corrupted, valid = _prompts(rng, 0, 2, 5, config.symbols)
+    tokens, corrupted, valid = _prompts(np.random.default_rng(3), config.symbols, 2, 5)
     for prompts in (tokens, corrupted):
         prompts[:, 0] = config.bos
         prompts[~valid] = config.pad
@@ -417,5 +416,5 @@ def family(request) -> Case:
 
 @pytest.fixture(scope="session")
 def tiny_llama() -> Case:
-    """Two layers, grouped heads."""
-    return _llama(layers=2, heads=2, kv_heads=1)
+    """One layer, for what takes many compilations."""
+    return _llama(layers=1, heads=2, kv_heads=1)

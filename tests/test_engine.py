@@ -1,5 +1,6 @@
 """The masked forward pass is the circuit formula, edge by edge, and so are its derivatives."""
 
+import inspect
 from functools import partial
 from typing import NamedTuple
 
@@ -7,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from edgeprune_jax.ablation import ABLATIONS
@@ -57,6 +58,7 @@ class Runs(NamedTuple):
     case: object
     clean: np.ndarray
     corrupted: np.ndarray
+    written: dict[str, np.ndarray]
     weight: np.ndarray
     outcomes: dict[str, Outcome]
 
@@ -66,7 +68,8 @@ def run_engine(case, plain, segment):
 
     @quick_jit
     def ordinary(params, tokens):
-        return plain_forward(case.model, params, tokens, valid=prompts.valid)
+        _, writes = plain_run(case.model, params, tokens, valid=prompts.valid)
+        return plain_forward(case.model, params, tokens, valid=prompts.valid), writes
 
     @quick_jit
     def engine(values, params, ablation, tokens, valid):
@@ -81,19 +84,30 @@ def run_engine(case, plain, segment):
         gradient, logits = jax.vmap(one, (0, None, None))(values, params, ablation)
         return logits, gradient[0], *(jax.tree.map(lambda g: g[SOFT], g) for g in gradient[1:])
 
-    clean, corrupted = (ordinary(case.params, t) for t in prompts[:2])
+    (clean, writes), (corrupted, _) = (ordinary(case.params, t) for t in prompts[:2])
+    written = plain.by_name(case, writes)
     values, outcomes = jnp.asarray(masks(case.graph), jnp.float32), {}
     for ablation in ABLATIONS:
         writes = plain.as_writes(case, plain.cut_values(case, ablation))
         found = engine(values, case.params, writes, prompts.tokens, prompts.valid)
         outcomes[ablation] = Outcome(*jax.tree.map(np.asarray, found))
-    return Runs(case, np.asarray(clean), np.asarray(corrupted), weight, outcomes)
+    return Runs(case, np.asarray(clean), np.asarray(corrupted), written, weight, outcomes)
 
 
 @pytest.fixture(scope="module")
 def runs(family, plain):
     """Every family, in segments that do not divide three layers."""
     return run_engine(family, plain, 2)
+
+
+def test_the_plain_run_writes_what_the_formula_writes(runs, plain):
+    graph = runs.case.graph
+    nothing = dict.fromkeys(graph.writers, 0.0)
+    logits, expected = plain.formula(runs.case, np.ones(graph.n_edges), nothing)
+    np.testing.assert_allclose(runs.clean, logits, atol=1e-5)
+    assert list(runs.written) == list(graph.writers)
+    for name, value in runs.written.items():
+        np.testing.assert_allclose(value, expected[name], atol=1e-5)
 
 
 def test_all_ones_is_the_model(runs):
@@ -197,12 +211,12 @@ def engine_64(case, plain, ablation, segment, values):
     return weight, Outcome(*jax.tree.map(np.asarray, run(values, case.params, writes)))
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=6, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 @given(
-    layers=st.integers(1, 5),
+    layers=st.integers(1, 4),
     heads=st.sampled_from([(1, 1), (2, 1), (2, 2), (4, 2)]),
     names=st.sampled_from([(("tok_embeds",), True), (BOTH, True), (BOTH, False)]),
-    segment=st.integers(1, 6),
+    segment=st.integers(1, 5),
     batch=st.integers(1, 2),
     length=st.integers(1, 4),
     ablation=st.sampled_from(ABLATIONS),
@@ -238,7 +252,6 @@ def test_gradients_equal_finite_differences(toy_case, plain, wide):
     writes = plain.as_writes(case, plain.cut_values(case, "interchange"), np.float64)
     weight, tokens = cotangent(case), case.on_device.tokens
 
-    @quick_jit
     def loss(values):
         logits = masked_forward(
             case.model, case.params, tokens, Edges(values, case.graph), ablation=writes
@@ -246,8 +259,9 @@ def test_gradients_equal_finite_differences(toy_case, plain, wide):
         return jnp.sum(logits * weight)
 
     values, step = masks(case.graph)[SOFT], 1e-5 * np.eye(case.graph.n_edges)
-    difference = (jax.vmap(loss)(values + step) - jax.vmap(loss)(values - step)) / 2e-5
-    assert_close(jax.grad(loss)(values), difference, 1e-8)
+    many = quick_jit(jax.vmap(loss))
+    difference = (many(values + step) - many(values - step)) / 2e-5
+    assert_close(quick_jit(jax.grad(loss))(values), difference, 1e-8)
 
 
 @pytest.mark.parametrize("names, are_writers", [(BOTH, True), (BOTH, False)])
@@ -260,7 +274,6 @@ def test_a_named_ablation_is_taken_from_the_corrupted_prompts(
     mask, cut, weight = masks(case.graph)[SOFT], plain.cut_values(case, ablation), cotangent(case)
     prompts = case.on_device
 
-    @quick_jit
     def run(values):
         logits = masked_forward(
             case.model, case.params, prompts.tokens, Edges(values, case.graph),
@@ -268,7 +281,7 @@ def test_a_named_ablation_is_taken_from_the_corrupted_prompts(
         )  # fmt: skip
         return jnp.sum(logits * weight), logits
 
-    (_, logits), gradient = jax.value_and_grad(run, has_aux=True)(mask)
+    (_, logits), gradient = quick_jit(jax.value_and_grad(run, has_aux=True))(mask)
     exact = ablation != "mean"  # means are taken in float32
     assert_close(logits, plain.formula(case, mask, cut)[0], 1e-12 if exact else 1e-6)
     expected = plain.mask_gradient(case, weight, mask, cut)
@@ -355,17 +368,6 @@ def test_tokens_beyond_the_prompt_are_never_read(toy_case):
         np.testing.assert_array_equal(first[case.valid], again[case.valid])
 
 
-def test_the_plain_run_writes_what_the_formula_writes(family, plain):
-    ones, nothing = np.ones(family.graph.n_edges), dict.fromkeys(family.graph.writers, 0.0)
-    _, expected = plain.formula(family, ones, nothing)
-    tokens, _, valid = family.on_device
-    _, writes = quick_jit(partial(plain_run, family.model))(family.params, tokens, valid=valid)
-    found = plain.by_name(family, writes)
-    assert list(found) == list(family.graph.writers)
-    for name, value in found.items():
-        np.testing.assert_allclose(value, expected[name], atol=1e-5)
-
-
 def test_mean_ablation_averages_the_prompts_themselves_by_default(toy_case):
     case = toy_case(1, 1, 1)
     tokens, corrupted, _ = case.on_device
@@ -375,7 +377,7 @@ def test_mean_ablation_averages_the_prompts_themselves_by_default(toy_case):
         mask = full(case.graph, 0.5)
         return masked_forward(case.model, case.params, tokens, mask, ablation="mean", **options)
 
-    np.testing.assert_array_equal(run(), run(corrupted_tokens=tokens))
+    assert_close(run(), run(corrupted_tokens=tokens), 1e-6)
     assert np.abs(run(corrupted_tokens=corrupted) - run()).max() > 1e-3
 
 
@@ -398,11 +400,12 @@ def without(names, **shape):
     ],
 )
 def test_what_does_not_fit_is_refused(toy_case, graph, options, message):
+    unchecked = inspect.unwrap(masked_forward)  # the types of a test run refuse some of it first
     case = toy_case(2, 2, 1)
     tokens, corrupted, _ = case.on_device
     options = {"corrupted_tokens": corrupted} | options
     with pytest.raises(ValueError, match=message):
-        masked_forward(case.model, case.params, tokens, full(graph, 1.0), **options)
+        unchecked(case.model, case.params, tokens, full(graph, 1.0), **options)
 
 
 def test_a_mask_of_another_length_is_refused(toy_case):
