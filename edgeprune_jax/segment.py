@@ -70,7 +70,10 @@ def make_segment(model: Model, graph: Graph):
     def attend(valid, block, x, stream, ablated):
         x = x + stream
         q, k, v = x[:heads], x[heads : heads + groups], x[heads + groups :]
-        return model.attend(block, q, k, v, valid) - ablated
+        written = model.attend(block, q, k, v, valid)
+        if written.shape[0] != heads:  # a single head would broadcast, and be wrong in silence
+            raise ValueError(f"the mask's graph has {heads} heads, the model {written.shape[0]}")
+        return written - ablated
 
     def mlp(block, x, stream, ablated):
         return model.mlp(block, x + stream) - ablated

@@ -261,6 +261,12 @@ def _gpt2() -> Case:
     return Case(gpt2.build(config), params, gpt2.graph(config), gpt2_parts(config), *prompts)
 
 
+def _without_writers(case: Case) -> Case:
+    """The same model, in a graph whose embeddings are no writers."""
+    graph = case.graph
+    return case._replace(graph=Graph(graph.layers, graph.heads, graph.kv_heads))
+
+
 def _tracr(name) -> Case:
     config, loaded = tracr.read_config(PROGRAMS / name), tracr.load(PROGRAMS / name)
     tokens, corrupted, valid = _prompts(np.random.default_rng(3), config.symbols, 2, 5)
@@ -274,6 +280,7 @@ def _tracr(name) -> Case:
 
 FAMILIES = {
     "gpt2": _gpt2,
+    "gpt2_embeddings_no_writers": lambda: _without_writers(_gpt2()),
     "llama_mha": lambda: _llama(layers=2, heads=2, kv_heads=2, tie_embeddings=True),
     "llama_gqa_bias": lambda: _llama(
         layers=3, heads=4, kv_heads=2, qkv_bias=True, output_bias=True
@@ -346,7 +353,8 @@ def as_writes(case: Case, cut, dtype=np.float32) -> Writes:
 
 def by_name(case: Case, writes: Writes):
     """The library's `Writes` as numpy arrays by the writer's name."""
-    found = embeddings(case.graph.embeddings, np.asarray(writes.embeds, np.float64))
+    names = case.graph.embeddings  # of those that are no writers nothing is read
+    found = embeddings(names, np.asarray(writes.embeds, np.float64)[: len(names)])
     for layer, (heads, mlp) in enumerate(writes.layers):
         found |= {f"a{layer}.h{h}": np.asarray(y, np.float64) for h, y in enumerate(heads)}
         found[f"m{layer}"] = np.asarray(mlp, np.float64)

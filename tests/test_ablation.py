@@ -1,7 +1,6 @@
 """What cut edges carry: the corrupted prompt token by token, a mean over valid tokens, nothing."""
 
 import inspect
-from dataclasses import replace
 
 import jax
 import jax.numpy as jnp

@@ -1,0 +1,109 @@
+"""Attribution patching is the mask's gradient at the full model, averaged over the data."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from edgeprune_jax.ablation import ABLATIONS
+from edgeprune_jax.baselines.eap import answer_score, eap
+from edgeprune_jax.tasks.batch import take
+
+
+@pytest.fixture(scope="module")
+def case(toy_case):
+    """Three prompts, the last padded."""
+    return toy_case(2, 2, 1, batch=3)
+
+
+@pytest.fixture(scope="module")
+def data(case, plain):
+    """Their batch: with foils, but for the last example."""
+    batch = plain.as_batch(case)
+    batch.foils[-1] = -1
+    return batch
+
+
+def log_softmax(x):
+    return x - x.max(-1, keepdims=True) - np.log(
+        np.exp(x - x.max(-1, keepdims=True)).sum(-1, keepdims=True)
+    )
+
+
+def score(logits, data):
+    """The metric of each example, from logits at every token, one number at a time."""
+    found = []
+    for row, logit in enumerate(np.asarray(logits, np.float64)):
+        values = []
+        for a, position in enumerate(data.positions[row]):
+            target, foil = data.targets[row, a], data.foils[row, a]
+            if data.scored[row, a]:
+                other = logit[position, foil] if foil >= 0 else None
+                values.append(
+                    log_softmax(logit[position])[target] if other is None
+                    else logit[position, target] - other
+                )  # fmt: skip
+        found.append(np.mean(values))
+    return np.array(found)
+
+
+def weights(logits, data):
+    """The metric's derivative with respect to the logits, averaged over examples."""
+    weight = np.zeros(logits.shape)
+    for row in range(len(data)):
+        for a, position in enumerate(data.positions[row]):
+            share = data.scored[row, a] / data.scored[row].sum() / len(data)
+            weight[row, position, data.targets[row, a]] += share
+            if data.foils[row, a] >= 0:
+                weight[row, position, data.foils[row, a]] -= share
+            else:
+                weight[row, position] -= share * np.exp(log_softmax(logits[row, position]))
+    return weight
+
+
+def test_the_metric_is_a_logit_difference_or_a_log_probability(case, data, plain):
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(*case.tokens.shape, 5))
+    picked = np.take_along_axis(logits, data.positions[..., None], 1)
+    found = answer_score(jnp.asarray(picked, jnp.float32), jax.tree.map(jnp.asarray, data))
+    np.testing.assert_allclose(found, score(logits, data), rtol=1e-5)
+
+
+@pytest.mark.parametrize("ablation", ABLATIONS)
+def test_scores_are_the_mask_gradient_of_the_formula(case, data, plain, ablation):
+    ones, cut = np.ones(case.graph.n_edges), plain.cut_values(case, ablation)
+    logits, _ = plain.formula(case, ones, cut)
+    expected = np.abs(plain.mask_gradient(case, weights(logits, data), ones, cut))
+    found = eap(case.model, case.params, case.graph, data, ablation=ablation, batch_size=2)
+    assert found.graph == case.graph
+    np.testing.assert_allclose(found.values, expected, atol=1e-6 * expected.max())
+
+
+def test_scores_are_single_edge_patching_to_first_order(case, data, plain):
+    ones, cut = np.ones(case.graph.n_edges), plain.cut_values(case, "interchange")
+    full, step = score(plain.formula(case, ones, cut)[0], data).mean(), 1e-5
+    patched = [
+        score(plain.formula(case, ones - step * edge, cut)[0], data).mean() - full
+        for edge in np.eye(case.graph.n_edges)
+    ]
+    expected = np.abs(patched) / step
+    found = eap(case.model, case.params, case.graph, data)
+    np.testing.assert_allclose(found.values, expected, atol=1e-4 * expected.max())
+
+
+def test_scores_do_not_depend_on_batches(case, data):
+    found = [
+        eap(case.model, case.params, case.graph, data, batch_size=size).values for size in (1, 2, 5)
+    ]
+    for other in found[1:]:
+        np.testing.assert_allclose(other, found[0], atol=1e-6 * found[0].max())
+
+
+def test_examples_are_averaged_before_the_absolute_value(case, data):
+    """An example and its mirror image, target and foil exchanged, cancel."""
+    twice = take(data, np.array([0, 0]))
+    twice.targets[1], twice.foils[1] = data.foils[0], data.targets[0]
+    found = eap(case.model, case.params, case.graph, twice, batch_size=2)
+    single = eap(case.model, case.params, case.graph, take(data, np.array([0])), batch_size=2)
+    assert single.values.max() > 0.1
+    np.testing.assert_allclose(found.values, 0, atol=1e-6)

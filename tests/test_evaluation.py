@@ -1,0 +1,204 @@
+"""Every circuit is measured by running it, on the same prompts, against the same controls."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from edgeprune_jax.circuits import Circuit, mask
+from edgeprune_jax.evaluation import (
+    evaluate,
+    measure_masks,
+    measures,
+    random_circuits,
+    summarise,
+    teacher_logits,
+)
+
+MEASURES = {"kl", "logit_difference", "accuracy", "exact_match", "squared_error"}
+
+
+@pytest.fixture(scope="module")
+def case(toy_case):
+    """Five prompts, the last padded: never a whole number of batches here."""
+    return toy_case(2, 2, 1, batch=5)
+
+
+@pytest.fixture(scope="module")
+def data(case, plain):
+    return plain.as_batch(case)
+
+
+@pytest.fixture(scope="module")
+def circuit(case):
+    return Circuit(case.graph, np.random.default_rng(0).random(case.graph.n_edges) < 0.6)
+
+
+def log_softmax(x):
+    x = x - x.max()
+    return x - np.log(np.exp(x).sum())
+
+
+def by_hand(teacher, logits, data):
+    """The measures of each example, from logits at every token, one number at a time."""
+    rows = []
+    for row in range(len(data)):
+        found = []
+        for a, position in enumerate(data.positions[row]):
+            if not data.scored[row, a]:
+                continue
+            t, c = teacher[row, position], logits[row, position]
+            p, q = log_softmax(t), log_softmax(c)
+            target, foil = data.targets[row, a], data.foils[row, a]
+            found.append({
+                "kl": (np.exp(p) * (p - q)).sum(),
+                "logit_difference": c[target] - c[foil] if foil >= 0 else np.nan,
+                "accuracy": float(c.argmax() == target),
+                "exact_match": float(c.argmax() == t.argmax()),
+                "squared_error": ((t - c) ** 2).sum(),
+            })  # fmt: skip
+        rows.append({name: np.mean([one[name] for one in found]) for name in found[0]})
+    return {name: np.array([row[name] for row in rows]) for name in rows[0]}
+
+
+@pytest.fixture(scope="module")
+def formula_logits(case, plain):
+    """Logits at every token, of the full model and of circuits, by the formula in numpy."""
+    cut = {name: plain.cut_values(case, name) for name in ("interchange", "zero", "mean")}
+
+    def logits(kept, ablation="interchange"):
+        return plain.formula(case, np.asarray(kept, float), cut[ablation])[0]
+
+    return logits
+
+
+@pytest.fixture(scope="module")
+def table(case, data, circuit):
+    return evaluate(
+        case.model, case.params, {"mine": circuit}, data, n_random=3, seed=7, batch_size=2
+    )
+
+
+def close(found, expected):
+    assert found.keys() == {"edges", *expected}
+    for name, value in expected.items():
+        assert found[name] == pytest.approx(value, rel=1e-4, abs=1e-6), name
+
+
+def means(found):
+    return {name: values.mean() for name, values in found.items()}
+
+
+def test_measures_are_those_taken_by_hand(data):
+    rng = np.random.default_rng(3)
+    teacher, logits = rng.normal(size=(2, 5, 4, 5)).astype(np.float32) * 2
+
+    def at(x):
+        return jnp.asarray(np.take_along_axis(x, data.positions[..., None], 1))
+
+    found = measures(at(teacher), at(logits), jax.tree.map(jnp.asarray, data))
+    expected = by_hand(teacher, logits, data)
+    assert found.keys() == expected.keys() == MEASURES
+    assert 0 < expected["accuracy"].mean() < 1 and 0 < expected["exact_match"].mean() < 1
+    for name in MEASURES:
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-4, err_msg=name)
+
+
+def test_rows_come_in_order_and_say_their_size(table, case, circuit):
+    assert list(table) == ["mine", "full", "empty", "random", "best random"]
+    sizes = [row["edges"] for row in table.values()]
+    assert sizes == [len(circuit), case.graph.n_edges, 0, len(circuit), len(circuit)]
+
+
+def test_the_full_circuit_is_the_model(table):
+    full = table["full"]
+    assert abs(full["kl"]) < 1e-6 and full["exact_match"] == 1
+    assert full["squared_error"] < 1e-9
+
+
+def test_the_empty_circuit_is_the_corrupted_run(table, case, data, plain, formula_logits):
+    ones, nothing = np.ones(case.graph.n_edges), dict.fromkeys(case.graph.writers, 0.0)
+    corrupted, _ = plain.formula(case, ones, nothing, tokens=case.corrupted)
+    close(table["empty"], means(by_hand(formula_logits(ones), corrupted, data)))
+    assert table["empty"]["kl"] > 0.1
+
+
+def test_a_circuit_is_measured_as_by_hand(table, case, data, circuit, formula_logits):
+    ones = np.ones(case.graph.n_edges)
+    expected = by_hand(formula_logits(ones), formula_logits(circuit.kept), data)
+    close(table["mine"], means(expected))
+
+
+def test_random_rows_are_the_mean_and_the_best_of_random_circuits(
+    table, case, data, circuit, formula_logits
+):
+    teacher = formula_logits(np.ones(case.graph.n_edges))
+    rows = [
+        means(by_hand(teacher, formula_logits(one.kept), data))
+        for one in random_circuits(case.graph, len(circuit), 3, seed=7)
+    ]
+    close(table["random"], {name: np.mean([row[name] for row in rows]) for name in rows[0]})
+    close(table["best random"], min(rows, key=lambda row: row["kl"]))
+
+
+@pytest.mark.parametrize("ablation", ["zero", "mean"])
+def test_other_ablations_are_measured_as_by_hand(
+    case, data, circuit, formula_logits, ablation
+):
+    teacher = teacher_logits(case.model, case.params, data, batch_size=5)
+    (found,) = measure_masks(
+        case.model, case.params, [mask(circuit)], data, teacher, ablation=ablation, batch_size=5
+    )
+    ones = np.ones(case.graph.n_edges)
+    expected = by_hand(formula_logits(ones), formula_logits(circuit.kept, ablation), data)
+    for name in MEASURES:
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-4, err_msg=name)
+
+
+@pytest.mark.parametrize("ablation", ["interchange", "mean"])
+def test_no_result_depends_on_the_batch_size(case, data, circuit, ablation):
+    whole, parts = (
+        evaluate(
+            case.model, case.params, {"mine": circuit}, data, ablation=ablation, batch_size=size
+        )
+        for size in (5, 2)
+    )
+    for name, row in whole.items():
+        assert row == pytest.approx(parts[name], rel=1e-5, abs=1e-6)
+
+
+def test_the_padding_of_the_last_batch_does_not_count(case, data):
+    teacher = teacher_logits(case.model, case.params, data, batch_size=2)
+    assert teacher.shape == (5, 2, 5)
+    many = teacher_logits(case.model, case.params, data, batch_size=8)
+    np.testing.assert_allclose(many, teacher, atol=1e-6)
+
+
+def test_a_measure_that_no_example_has_is_left_out(case, data, circuit):
+    foils = np.full_like(data.foils, -1)
+    table = evaluate(
+        case.model, case.params, {"mine": circuit}, replace(data, foils=foils), batch_size=5
+    )
+    assert all(row.keys() == MEASURES - {"logit_difference"} | {"edges"} for row in table.values())
+
+
+def test_a_summary_is_a_mean_over_examples():
+    found = {"kl": np.array([1.0, 3.0]), "logit_difference": np.array([np.nan, np.nan])}
+    assert summarise(found) == {"kl": 2.0}
+
+
+def test_random_circuits_have_their_size_and_are_drawn_uniformly(case):
+    drawn = random_circuits(case.graph, 9, 2000, seed=1)
+    assert {len(one) for one in drawn} == {9}
+    n, share = len(drawn), 9 / case.graph.n_edges
+    frequency = np.mean([one.kept for one in drawn], axis=0)
+    assert np.abs(frequency - share).max() < 5 * np.sqrt(share * (1 - share) / n)
+    assert drawn[:2] == random_circuits(case.graph, 9, 2, seed=1)
+    assert drawn[0] != random_circuits(case.graph, 9, 1, seed=2)[0]
+
+
+def test_an_evaluation_of_nothing_is_refused(case, data):
+    with pytest.raises(ValueError, match="at least one circuit"):
+        evaluate(case.model, case.params, {}, data)
