@@ -1,6 +1,6 @@
 """IOI in SmolLM2-135M with 4 % of the edges (2,826 of 70,651), three seeds.
 
-    python experiments/ioi_smollm2.py
+    python experiments/ioi_smollm2.py          (from the project's root)
 
 Prunes on 400 prompt pairs of 14 templates and evaluates on 320 pairs of 4 others, beside EAP's
 circuit of the same size (the first seed's data, 64 pairs), 20 random circuits, the full model and
@@ -22,7 +22,7 @@ import tyro
 
 from edgeprune_jax import atomic, provenance
 
-RESULTS = Path(__file__).parent / "results" / "ioi_smollm2"
+RESULTS = Path("experiments/results/ioi_smollm2")
 
 
 @dataclass(frozen=True)

@@ -396,6 +396,11 @@ def without(names, **shape):
     "graph, options, message",
     [
         (without(("tok_embeds",), layers=3), {}, "the mask's graph has 3 layers, the model 2"),
+        (
+            without(("tok_embeds",), heads=1),
+            {"ablation": "zero"},
+            "the mask's graph has 1 heads, the model 2",
+        ),
         (without(BOTH), {}, "the mask's graph has 2 embedding writers .*the model writes 1"),
         (without(("tok_embeds",)), {"corrupted_tokens": None}, "needs corrupted_tokens: got None"),
         (

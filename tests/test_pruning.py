@@ -1,0 +1,338 @@
+"""One step of Edge Pruning moves every gate and multiplier as the Lagrangian says, and many find
+a planted circuit."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from edgeprune_jax.circuits import from_mask, from_names
+from edgeprune_jax.evaluation import evaluate, teacher_logits
+from edgeprune_jax.gates import discretise
+from edgeprune_jax.graph import Edges, Graph
+from edgeprune_jax.objectives import Multipliers
+from edgeprune_jax.pruning import (
+    PAPER,
+    PruneConfig,
+    Trainable,
+    final_gates,
+    init,
+    make_step,
+    optimiser,
+    prune,
+)
+
+STEP = 1e-30  # of a complex step, as in conftest
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        ("target", 0.98), ("steps", 3000), ("batch_size", 32), ("warmup", 2500), ("start", 0.0),
+        ("schedule", "linear"), ("gate_init", 10.0), ("gate_init_std", 0.01), ("gate_rate", 0.8),
+        ("multiplier_rate", 0.8), ("rate_warmup", 200), ("weight_decay", 0.01), ("clip", 1.0),
+        ("price", 0.0), ("samples", 1), ("node_gates", True), ("node_target", None),
+        ("divergence", "kl"), ("ablation", "interchange"), ("seed", 42),
+    ],
+)  # fmt: skip
+def test_the_paper_preset_has_the_shipped_settings(name, value):
+    assert getattr(PAPER, name) == value
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"steps": 0}, "steps must be at least 1: got 0"),
+        ({"batch_size": 0}, "batch_size must be at least 1: got 0"),
+        ({"samples": 0}, "samples must be at least 1: got 0"),
+        ({"warmup": -1}, "warmup must be 0 or more: got -1"),
+        ({"rate_warmup": -1}, "rate_warmup must be 0 or more: got -1"),
+        ({"gate_rate": float("nan")}, "gate_rate must be 0 or more: got nan"),
+        ({"multiplier_rate": -0.1}, "multiplier_rate must be 0 or more: got -0.1"),
+        ({"weight_decay": -0.1}, "weight_decay must be 0 or more: got -0.1"),
+        ({"divergence": "l2"}, "divergence must be one of kl, squared: got 'l2'"),
+        ({"schedule": "cosine"}, "schedule must be linear or logarithmic: got 'cosine'"),
+        ({"schedule": "logarithmic", "target": 1.0}, "needs a target below 1: got 1.0"),
+        ({"node_target": 0.5}, "node_target needs node_gates"),
+    ],
+)
+def test_a_config_that_cannot_be_is_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        PruneConfig(**change)
+
+
+def test_a_run_starts_around_its_initial_gates_and_its_price():
+    graph, config = Graph(3, 9, 9), PruneConfig(price=0.01, gate_init=2.0, gate_init_std=0.1)
+    state = init(graph, config)
+    values = np.asarray(state.trainable.edges.values)
+    assert abs(values.mean() - 2) < 0.02 and abs(values.std() - 0.1) < 0.01
+    assert state.trainable.nodes is None and state.trainable.node_multipliers is None
+    assert float(state.trainable.edge_multipliers.linear) == pytest.approx(-0.01 * graph.n_edges)
+    assert float(state.trainable.edge_multipliers.quadratic) == 0
+    assert int(state.step) == 0
+    other = init(graph, replace(config, seed=1)).trainable.edges.values
+    assert (np.asarray(other) != values).mean() > 0.9
+
+
+def test_nodes_have_gates_and_multipliers_of_their_own():
+    graph = Graph(2, 2, 1, ("tok_embeds",))
+    state = init(graph, PruneConfig(node_gates=True, node_target=0.5, gate_init=2.0))
+    assert state.trainable.nodes.shape == (graph.n_writers,)
+    assert state.trainable.node_multipliers == Multipliers(0, 0)
+
+
+def test_final_gates_are_the_smaller_of_edge_and_writer():
+    graph = Graph(2, 2, 1, ("tok_embeds",))
+    rng = np.random.default_rng(0)
+    edges, nodes = (rng.normal(size=n).astype(np.float32) for n in (graph.n_edges, graph.n_writers))
+    nothing = Multipliers(jnp.zeros(()), jnp.zeros(()))
+    trainable = Trainable(Edges(jnp.asarray(edges), graph), jnp.asarray(nodes), nothing, None)
+    expected = [
+        min(edge, nodes[graph.writer_index(writer)])
+        for edge, (writer, _) in zip(edges, graph.edges(), strict=True)
+    ]
+    np.testing.assert_array_equal(final_gates(trainable).values, np.float32(expected))
+    assert final_gates(trainable._replace(nodes=None)) is trainable.edges
+
+
+def moved(config, trainable, gradients):
+    """What the optimiser makes of a sequence of gradients."""
+    move = optimiser(config)
+
+    def step(carry, gradient):
+        trainable, state = carry
+        updates, state = move.update(gradient, state, trainable)
+        return (jax.tree.map(jnp.add, trainable, updates), state), None
+
+    run = jax.jit(lambda *carry: jax.lax.scan(step, carry, gradients)[0][0])
+    return run(trainable, move.init(trainable))
+
+
+def few_gates(*values):
+    """A trainable of three gates."""
+    graph = Graph(1, 1, 1)
+    ones = Multipliers(jnp.ones(()), jnp.ones(()))
+    return Trainable(Edges(jnp.asarray(values, jnp.float32), graph), None, ones, None)
+
+
+def test_rates_decay_and_signs_are_the_paper_s_over_a_whole_run():
+    """Adam's step under a constant gradient is the rate itself, so that sums can be written down:
+    the rates of the shipped schedule sum to 0.8 x 1500."""
+    gradient = few_gates(0.1, 0.1, 0.0)
+    gradient = gradient._replace(edge_multipliers=Multipliers(jnp.array(0.1), jnp.array(0.0)))
+    steps = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (3000, *leaf.shape)), gradient)
+    rates = 0.8 * np.concatenate([np.arange(200) / 200, 1 - np.arange(2800) / 2800])
+    assert rates.sum() == pytest.approx(1200)
+    expected = np.array([10.0, -5.0, 10.0, 1.0, 1.0])  # three gates and two multipliers
+    direction = np.array([-1, -1, 0, 1, 0])
+    for rate in rates:
+        expected = expected * (1 - 0.01 * rate) + rate * direction
+    end = moved(PAPER, few_gates(10.0, -5.0, 10.0), steps)
+    np.testing.assert_allclose(
+        [*end.edges.values, *end.edge_multipliers], expected, rtol=2e-3, atol=1e-5
+    )
+    assert expected[2] == pytest.approx(10 * np.exp(-12), rel=0.05)
+
+
+def test_a_gradient_is_clipped_as_a_whole():
+    config = PruneConfig(rate_warmup=0, clip=1.0)
+    start = few_gates(1.0, 1.0, 1.0)
+    large, small = few_gates(30.0, -40.0, 2.0), few_gates(0.1, 0.2, -0.1)
+    norm = np.sqrt(30**2 + 40**2 + 2**2 + 2)  # the multipliers' too
+    clipped = jax.tree.map(lambda leaf: leaf / norm, large)
+    below = jax.tree.map(lambda leaf: leaf / 100, large)  # short enough to stay as it is
+    found, expected, other = (
+        moved(config, start, jax.tree.map(lambda *leaves: jnp.stack(leaves), first, small))
+        for first in (large, clipped, below)
+    )
+    np.testing.assert_allclose(found.edges.values, expected.edges.values, rtol=1e-6)
+    assert np.abs(found.edges.values - other.edges.values).max() > 1e-3
+
+
+# One step, against the Lagrangian written in numpy.
+
+
+def draw(log_alpha, u):
+    s = 1 / (1 + np.exp(-(np.log(u) - np.log(1 - u) + log_alpha) * 1.5))
+    z = 1.2 * s - 0.1
+    return np.where(z.real <= 0, 0, np.where(z.real >= 1, 1, z))
+
+
+def lagrangian(case, plain, config, data, trainable, uniforms, step):
+    """The loss, from arrays (edges, nodes, edge multipliers, node multipliers), and its parts."""
+    edges, nodes, by_edges, by_nodes = trainable
+    graph, divergence, penalty, sparsities = case.graph, 0, 0, []
+    cut = plain.cut_values(case, config.ablation)
+    teacher, _ = plain.formula(case, np.ones(graph.n_edges), cut)
+    progress = min(step / config.warmup, 1)
+    target = config.start + (config.target - config.start) * progress
+    for u_edges, u_nodes in uniforms:
+        mask = draw(edges, u_edges)
+        sparsities.append(1 - mask.mean())
+        gap = sparsities[-1] - target
+        penalty += by_edges[0] * gap + by_edges[1] * gap**2
+        if nodes is not None:
+            opened = draw(nodes, u_nodes)
+            gap = 1 - opened.mean() - config.node_target * progress
+            penalty += by_nodes[0] * gap + by_nodes[1] * gap**2
+            columns = [graph.writer_index(writer) for writer, _ in graph.edges()]
+            mask = mask * opened[columns]
+        logits, _ = plain.formula(case, mask, cut)
+        rows = np.arange(len(data))[:, None]
+        p, q = (x[rows, data.positions] for x in (teacher, logits))
+        p, q = (x - np.log(np.exp(x).sum(-1, keepdims=True)) for x in (p, q))
+        kl = (np.exp(p) * (p - q)).sum(-1) * data.scored
+        divergence += (kl.sum(1) / data.scored.sum(1)).mean()
+    n = len(uniforms)
+    return divergence / n, penalty / n, np.mean(sparsities), target
+
+
+def flat(trainable):
+    return np.concatenate([np.ravel(part) for part in trainable if part is not None])
+
+
+def unflat(values, like):
+    parts, start = [], 0
+    for part in like:
+        size = 0 if part is None else np.size(part)
+        parts.append(None if part is None else values[start : start + size])
+        start += size
+    return parts
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"samples": 2, "price": 0.02},
+        {"node_gates": True, "node_target": 0.6, "ablation": "zero", "price": 0.0},
+    ],
+)
+def test_one_step_descends_in_gates_and_ascends_in_multipliers(toy_case, plain, change):
+    case = toy_case(2, 2, 1)
+    data = plain.as_batch(case)
+    config = PruneConfig(
+        steps=8, warmup=4, start=0.3, target=0.9, gate_init=0.5, gate_init_std=1.0, rate_warmup=0,
+        gate_rate=0.1, multiplier_rate=0.05, seed=3, **change,
+    )  # fmt: skip
+    number = 1
+    state = init(case.graph, config)
+    state = replace(state, step=jnp.int32(number))
+    before = state.trainable
+    like = [
+        np.asarray(before.edges.values, np.float64),
+        None if before.nodes is None else np.asarray(before.nodes, np.float64),
+        np.array(before.edge_multipliers, np.float64),
+        None if before.nodes is None else np.array(before.node_multipliers, np.float64),
+    ]
+    keys = jax.random.split(
+        jax.random.fold_in(jax.random.key(config.seed + 1), number), config.samples
+    )
+    uniforms = [
+        [
+            np.asarray(jax.random.uniform(key, (n,), minval=1e-6, maxval=1 - 1e-6), np.float64)
+            for key, n in zip(
+                jax.random.split(one), (case.graph.n_edges, case.graph.n_writers), strict=True
+            )
+        ]
+        for one in keys
+    ]
+
+    def loss(values):
+        return lagrangian(case, plain, config, data, unflat(values, like), uniforms, number)
+
+    start = flat(like)
+    gradient = np.array(
+        [sum(loss(start + 1j * STEP * row)[:2]).imag / STEP for row in np.eye(len(start))]
+    )
+    divergence, penalty, sparsity, target = loss(start)
+
+    teacher = jnp.asarray(teacher_logits(case.model, case.params, data))
+    step = make_step(case.model, config)
+    after, metrics = step(state, case.params, jax.tree.map(jnp.asarray, data), teacher, None)
+    expected = {
+        "divergence": divergence, "penalty": penalty, "sparsity": sparsity, "target": target,
+        "gradient_norm": np.linalg.norm(gradient),
+    }  # fmt: skip
+    assert metrics.keys() == expected.keys()
+    for name, value in expected.items():
+        assert float(metrics[name]) == pytest.approx(value, rel=1e-5, abs=1e-6), name
+
+    assert int(after.step) == number + 1
+    trainable = after.trainable
+    end = flat([
+        trainable.edges.values, trainable.nodes, np.array(trainable.edge_multipliers),
+        None if trainable.nodes is None else np.array(trainable.node_multipliers),
+    ])  # fmt: skip
+    sizes = [0 if part is None else np.size(part) for part in like]
+    rate = np.repeat([-0.1, -0.1, 0.05, 0.05], sizes)
+    # Adam's first step is the rate, whatever the size of the gradient; none where there is none.
+    large, none = np.abs(gradient) > 1e-5, gradient == 0
+    assert large.sum() > 12 and none.sum() > 3 and large[sizes[0] :].any()
+    np.testing.assert_allclose(
+        (end - start)[large], (rate * np.sign(gradient))[large], rtol=0.01, atol=1e-6
+    )
+    np.testing.assert_allclose((end - start)[none], 0, atol=1e-7)
+
+
+@pytest.fixture(scope="module")
+def planted(toy_case, plain):
+    """A model in which only one head and one MLP write anything."""
+    case = toy_case(2, 2, 2, batch=16, seed=5)
+    blocks = list(case.params.blocks)
+    blocks[0] = blocks[0]._replace(
+        o=blocks[0].o.at[0].set(0) * 1.5, down=jnp.zeros_like(blocks[0].down)
+    )
+    blocks[1] = blocks[1]._replace(o=jnp.zeros_like(blocks[1].o), down=blocks[1].down * 2)
+    case = case._replace(params=case.params._replace(blocks=tuple(blocks)))
+    truth = from_names(
+        case.graph,
+        [
+            *(("tok_embeds", f"a0.h1.{s}") for s in "qkv"),
+            *((writer, "m1") for writer in ("tok_embeds", "a0.h1")),
+            *((writer, "resid_post") for writer in ("tok_embeds", "a0.h1", "m1")),
+        ],
+    )
+    return case, plain.as_batch(case), truth
+
+
+CONFIG = PruneConfig(
+    steps=200, batch_size=8, warmup=100, start=0.5, target=0.82, gate_rate=0.1,
+    multiplier_rate=0.1, price=0.0,
+)  # fmt: skip
+
+
+def run(case, data, config):
+    teacher = jnp.asarray(teacher_logits(case.model, case.params, data))
+    state, log = init(case.graph, config), []
+    for state, metrics in prune(case.model, case.params, data, teacher, config, state):  # noqa: B007
+        log.append(metrics)
+    return state, log
+
+
+@pytest.mark.parametrize("change", [{}, {"node_gates": True, "node_target": 0.5}])
+def test_a_planted_circuit_is_found(planted, change):
+    case, data, truth = planted
+    config = replace(CONFIG, **change)
+    state, log = run(case, data, config)
+    assert int(state.step) == len(log) == 200
+    found = from_mask(discretise(final_gates(state.trainable), edges=len(truth)))
+    assert found == truth
+    rows = evaluate(case.model, case.params, {"found": found}, data, n_random=20)
+    assert rows["found"]["kl"] < 1e-6 < 0.1 < rows["best random"]["kl"] <= rows["random"]["kl"]
+    if config.node_gates:
+        writing = ["tok_embeds", "a0.h1", "m1"]
+        nodes = dict(zip(case.graph.writers, np.asarray(state.trainable.nodes), strict=True))
+        silent = [nodes[name] for name in nodes if name not in writing]
+        assert min(nodes[name] for name in writing) > max(silent) + 1
+
+
+def test_the_order_of_batches_and_masks_follows_from_the_seed(planted):
+    case, data, _ = planted
+    config = replace(CONFIG, steps=3, warmup=2)
+    first, again, other = (run(case, data, replace(config, seed=seed)) for seed in (0, 0, 1))
+    for a, b in zip(first[1], again[1], strict=True):
+        assert jax.tree.map(float, a) == jax.tree.map(float, b)
+    np.testing.assert_array_equal(first[0].trainable.edges.values, again[0].trainable.edges.values)
+    assert float(first[1][0]["divergence"]) != float(other[1][0]["divergence"])

@@ -1,0 +1,166 @@
+"""A run is a folder: killed and started again, it ends as if nothing had happened."""
+
+import json
+import pickle
+import signal
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from edgeprune_jax import checkpoints, run
+from edgeprune_jax.circuits import reachable
+from edgeprune_jax.gates import discretise, soft_mask
+from edgeprune_jax.graph import Graph
+from edgeprune_jax.models.loaded import Loaded
+from edgeprune_jax.pruning import PruneConfig, init
+from edgeprune_jax.run import claim, discrete, run_pruning
+
+CONFIG = PruneConfig(steps=75, batch_size=2, warmup=40, node_gates=True, seed=4)
+CHILD = """
+import pathlib, pickle, sys, time
+from edgeprune_jax.run import run_pruning
+
+def wait_for_the_end(row):
+    if row["step"] == 70:
+        print("now", flush=True)
+        time.sleep(600)
+
+work = pathlib.Path(sys.argv[1])
+loaded, data, config = pickle.loads((work / "inputs.pickle").read_bytes())
+run_pruning(loaded, data, config, work / "run", on_log=wait_for_the_end)
+"""
+
+
+@pytest.fixture(scope="module")
+def inputs(tiny_llama, plain):
+    case = tiny_llama
+    loaded = Loaded(case.model, case.params, case.graph, None, "tiny", "sha256:0")
+    return loaded, plain.as_batch(case)
+
+
+def started(folder):
+    claim(folder, {"model": "tiny"})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(inputs, tmp_path_factory):
+    """The folder and the gates of a run that nothing disturbed, and the rows that it logged."""
+    folder, rows = started(tmp_path_factory.mktemp("run") / "whole"), []
+    gates = run_pruning(*inputs, CONFIG, folder, on_log=rows.append)
+    return folder, gates, rows
+
+
+def assert_same(folder, gates, uninterrupted):
+    whole, expected, _ = uninterrupted
+    np.testing.assert_array_equal(gates.values, expected.values)
+    for name in ("metrics.jsonl", "gates.safetensors", "run.json"):
+        assert (folder / name).read_bytes() == (whole / name).read_bytes(), name
+    assert not (folder / "checkpoints").exists()
+
+
+def test_a_run_logs_every_tenth_step_and_the_last(uninterrupted, inputs):
+    folder, gates, rows = uninterrupted
+    assert [row["step"] for row in rows] == [10, 20, 30, 40, 50, 60, 70, 75]
+    assert [json.loads(line) for line in (folder / "metrics.jsonl").open()] == rows
+    assert {"divergence", "sparsity", "target"} <= rows[0].keys()
+    assert rows[-1]["sparsity"] > rows[0]["sparsity"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "gates.safetensors", "metrics.jsonl", "run.json",
+    ]  # fmt: skip
+    assert gates.graph == inputs[0].graph
+
+
+def test_a_killed_run_ends_as_an_uninterrupted_one(inputs, uninterrupted, tmp_path):
+    folder = started(tmp_path / "run")
+    portable = jax.tree.map(np.asarray, inputs[0].params)
+    inputs_ = (inputs[0]._replace(params=portable), inputs[1], CONFIG)
+    (tmp_path / "inputs.pickle").write_bytes(pickle.dumps(inputs_))
+    child = subprocess.Popen(
+        [sys.executable, "-c", CHILD, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert child.stdout.readline() == "now\n"
+    finally:
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+    assert child.returncode == -signal.SIGKILL
+    logged = [json.loads(line)["step"] for line in (folder / "metrics.jsonl").open()]
+    assert logged == [10, 20, 30, 40, 50, 60, 70]
+    assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["50"]
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 7')  # a line that the kill cut short
+
+    rows = []
+    gates = run_pruning(*inputs, CONFIG, folder, on_log=rows.append)
+    assert [row["step"] for row in rows] == [60, 70, 75]  # it went on from the checkpoint
+    assert_same(folder, gates, uninterrupted)
+
+
+def test_a_run_that_failed_before_its_first_checkpoint_starts_anew(
+    inputs, uninterrupted, tmp_path
+):
+    folder = started(tmp_path / "run")
+
+    def fail(row):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_pruning(*inputs, CONFIG, folder, on_log=fail)
+    assert_same(folder, run_pruning(*inputs, CONFIG, folder), uninterrupted)
+
+
+def test_a_finished_run_is_only_read(inputs, uninterrupted, monkeypatch):
+    folder, expected, _ = uninterrupted
+    monkeypatch.setattr(run, "teacher_logits", None)  # any work would fail
+    gates = run_pruning(*inputs, CONFIG, folder)
+    np.testing.assert_array_equal(gates.values, expected.values)
+    assert gates.graph == expected.graph
+
+
+def test_a_folder_of_another_run_is_refused(tmp_path):
+    mine = {"model": {"name": "a"}, "settings": {"steps": 3}, "task": "ioi"}
+    claim(tmp_path / "new" / "run", mine)
+    claim(tmp_path / "new" / "run", dict(reversed(mine.items())))  # the same in any order
+    other = mine | {"settings": {"steps": 4}, "seed": 1}
+    with pytest.raises(ValueError, match=r"run holds another run \(it differs in seed, settings\)"):
+        claim(tmp_path / "new" / "run", other)
+    assert json.loads((tmp_path / "new" / "run" / "run.json").read_text()) == mine
+
+
+PLAIN, NODES = PruneConfig(), PruneConfig(node_gates=True)
+SMALL, LARGE = Graph(1, 2, 1), Graph(2, 2, 1)
+
+
+@pytest.mark.parametrize(
+    "saved, wanted",
+    [
+        ((SMALL, PLAIN), (LARGE, PLAIN)),
+        ((SMALL, PLAIN), (SMALL, NODES)),
+        ((SMALL, NODES), (SMALL, PLAIN)),
+    ],
+)
+def test_a_checkpoint_of_another_model_or_other_settings_is_refused(saved, wanted, tmp_path):
+    with checkpoints.open_checkpoints(tmp_path) as manager:
+        checkpoints.save(manager, init(*saved))
+        with pytest.raises(ValueError, match="step 0 belongs to another model or other settings"):
+            checkpoints.restore(manager, init(*wanted))
+
+
+def test_the_circuit_says_how_sparse_it_is(uninterrupted):
+    _, gates, _ = uninterrupted
+    circuit = discrete(gates, CONFIG, edges=9, provenance={"task": "none"})
+    assert len(circuit) == 9
+    assert (np.flatnonzero(circuit.kept) == np.flatnonzero(discretise(gates, edges=9).values)).all()
+    assert circuit.provenance == {
+        "task": "none",
+        "sparsity": {
+            "target": 0.97,
+            "soft": pytest.approx(1 - np.mean(soft_mask(gates.values))),
+            "hard": pytest.approx(1 - 9 / gates.graph.n_edges),
+            "reachable": reachable(circuit).sparsity,
+        },
+    }
