@@ -29,7 +29,7 @@ class Evaluate:
     """Task. By default the first circuit's."""
     split: Split = "test"
     """Which templates: train, validation or test."""
-    examples: int = 300
+    examples: int = 320
     """Prompt pairs."""
     data_seed: int = 0
     """Seed of the prompts."""
