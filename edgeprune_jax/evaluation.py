@@ -21,6 +21,8 @@ from edgeprune_jax.objectives import kl, mean_scored, squared_error
 from edgeprune_jax.stream import Model, Writes, plain_forward
 from edgeprune_jax.tasks.batch import Batch, parts, take
 
+MEASURES = ("kl", "logit_difference", "accuracy", "exact_match", "squared_error")
+
 
 def measures(
     teacher: Float[Array, "B A V"], logits: Float[Array, "B A V"], batch: Batch
@@ -108,7 +110,7 @@ def measure_masks(
 
 def summarise(found: dict[str, Float[np.ndarray, " N"]]) -> dict[str, float]:
     """Means over the examples; a measure that no example has is left out."""
-    means = {name: float(np.mean(values)) for name, values in found.items()}
+    means = {name: float(np.mean(found[name])) for name in MEASURES if name in found}
     return {name: value for name, value in means.items() if not np.isnan(value)}
 
 

@@ -247,16 +247,33 @@ def make_toy(
     return Case(model, params, graph, toy_parts(names), *_prompts(rng, range(vocab), batch, length))
 
 
+def _random(shapes, seed):
+    """Parameters around what a trained model has. Numpy: `random_params` takes long to compile."""
+    rng = np.random.default_rng(seed)
+
+    def draw(path, leaf):
+        noise, name = rng.normal(size=leaf.shape), path[-1].name
+        if name.endswith("bias"):
+            noise = 0.1 * noise
+        elif name.endswith("norm"):
+            noise = 1 + 0.1 * noise
+        else:
+            noise = noise / leaf.shape[-1] ** 0.5
+        return jnp.asarray(noise, leaf.dtype)
+
+    return jax.tree_util.tree_map_with_path(draw, shapes)
+
+
 def _llama(**shape) -> Case:
     config = llama.LlamaConfig(head_dim=4, width=12, hidden=10, vocab=11, **shape)
-    params = jax.jit(lambda key: llama.random_params(config, key=key))(jax.random.key(1))
+    params = _random(llama.abstract_params(config), 1)
     prompts = _prompts(np.random.default_rng(1), range(config.vocab), 2, 5)
     return Case(llama.build(config), params, llama.graph(config), llama_parts(config), *prompts)
 
 
 def _gpt2() -> Case:
     config = gpt2.GPT2Config(layers=2, heads=3, width=12, hidden=10, vocab=11, positions=7)
-    params = jax.jit(lambda key: gpt2.random_params(config, key=key))(jax.random.key(2))
+    params = _random(gpt2.abstract_params(config), 2)
     prompts = _prompts(np.random.default_rng(2), range(config.vocab), 2, 5)
     return Case(gpt2.build(config), params, gpt2.graph(config), gpt2_parts(config), *prompts)
 
@@ -281,11 +298,11 @@ def _tracr(name) -> Case:
 FAMILIES = {
     "gpt2": _gpt2,
     "gpt2_embeddings_no_writers": lambda: _without_writers(_gpt2()),
-    "llama_mha": lambda: _llama(layers=2, heads=2, kv_heads=2, tie_embeddings=True),
+    "llama_mha_tied": lambda: _llama(layers=2, heads=2, kv_heads=2, tie_embeddings=True),
     "llama_gqa_bias": lambda: _llama(
-        layers=3, heads=4, kv_heads=2, qkv_bias=True, output_bias=True
+        layers=2, heads=4, kv_heads=2, qkv_bias=True, output_bias=True
     ),
-    "llama_mqa": lambda: _llama(layers=2, heads=3, kv_heads=1),
+    "llama_mqa": lambda: _llama(layers=3, heads=2, kv_heads=1),
     "tracr_reverse": lambda: _tracr("reverse"),
     "tracr_xproportion": lambda: _tracr("xproportion"),
 }

@@ -27,9 +27,7 @@ def writes(case):
     """The ablated writes of each kind, by the name of the ablation."""
     _, corrupted, valid = case.on_device
     run = jax.jit(ablated_writes, static_argnums=(0, 3))
-    return {
-        name: run(case.model, case.params, corrupted, name, valid=valid) for name in ABLATIONS
-    }
+    return {name: run(case.model, case.params, corrupted, name, valid=valid) for name in ABLATIONS}
 
 
 @pytest.mark.parametrize("name", ["interchange", "mean"])
@@ -42,9 +40,7 @@ def test_ablated_writes_are_those_of_the_formula(case, writes, plain, name):
 
 def test_a_mean_is_one_vector_per_writer_over_valid_tokens_only(case, writes, plain):
     assert {leaf.shape[-3:-1] for leaf in jax.tree.leaves(writes["mean"])} == {(1, 1)}
-    by_hand = [
-        y[~case.valid].mean(0) for y in plain.cut_values(case, "interchange").values()
-    ]
+    by_hand = [y[~case.valid].mean(0) for y in plain.cut_values(case, "interchange").values()]
     found = plain.by_name(case, writes["mean"]).values()
     # The padding has another mean, so that counting it would show.
     assert all(np.abs(f[0, 0] - p).max() > 0.01 for f, p in zip(found, by_hand, strict=True))

@@ -146,9 +146,7 @@ def test_random_rows_are_the_mean_and_the_best_of_random_circuits(
 
 
 @pytest.mark.parametrize("ablation", ["zero", "mean"])
-def test_other_ablations_are_measured_as_by_hand(
-    case, data, circuit, formula_logits, ablation
-):
+def test_other_ablations_are_measured_as_by_hand(case, data, circuit, formula_logits, ablation):
     teacher = teacher_logits(case.model, case.params, data, batch_size=5)
     (found,) = measure_masks(
         case.model, case.params, [mask(circuit)], data, teacher, ablation=ablation, batch_size=5
@@ -180,9 +178,7 @@ def test_the_padding_of_the_last_batch_does_not_count(case, data):
 
 def test_a_number_is_measured_by_its_squared_error(case, data, circuit, formula_logits):
     params = case.params._replace(unembedding=case.params.unembedding[:, :1])
-    table = evaluate(
-        case.model, params, {"mine": circuit}, data, n_random=3, seed=7, batch_size=5
-    )
+    table = evaluate(case.model, params, {"mine": circuit}, data, n_random=3, seed=7, batch_size=5)
 
     def error(one):
         """Of the first logit, which here is the only one."""

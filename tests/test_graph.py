@@ -203,7 +203,9 @@ few = pytest.mark.parametrize("graph", [Graph(1, 1, 1), Graph(2, 2, 1, BOTH), GR
 
 @few
 def test_rows_hold_the_values_that_their_names_say(graph):
-    layers, final = jax.jit(Edges.rows)(Edges(jnp.arange(graph.n_edges), graph))
+    layers, final = jax.tree.map(
+        np.asarray, jax.jit(Edges.rows)(Edges(jnp.arange(graph.n_edges), graph))
+    )
     seen = Counter()
     for number, row in enumerate(layers):
         names = [f"a{number}.h{h}.q" for h in range(graph.heads)]

@@ -59,9 +59,7 @@ def test_equal_logits_have_no_divergence_and_no_gradient(divergence):
 def test_kl_does_not_change_when_logits_are_shifted():
     teacher, logits = draw(0), draw(1)
     shifted = kl(*map(jnp.asarray, (teacher + 50, logits - 30, SCORED)))
-    np.testing.assert_allclose(
-        shifted, kl(*map(jnp.asarray, (teacher, logits, SCORED))), atol=1e-4
-    )
+    np.testing.assert_allclose(shifted, kl(*map(jnp.asarray, (teacher, logits, SCORED))), atol=1e-4)
 
 
 @pytest.mark.parametrize("divergence", [kl, squared_error])

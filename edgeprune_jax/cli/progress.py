@@ -5,12 +5,12 @@ from rich.console import Console
 
 
 class Progress:
-    """Shows the rows that a run logs. Use it in a `with`."""
+    """Shows the rows that a run logs, within 80 columns. Use it in a `with`."""
 
     def __init__(self, console: Console, title: str, steps: int):
         self.bar = progress.Progress(
             progress.TextColumn("{task.description}"),
-            progress.BarColumn(bar_width=24),
+            progress.BarColumn(bar_width=10),
             progress.MofNCompleteColumn(),
             progress.TimeElapsedColumn(),
             progress.TextColumn("left"),
@@ -21,7 +21,7 @@ class Progress:
         self.task = self.bar.add_task(title, total=steps, state="compiling")
 
     def show(self, row: dict) -> None:
-        state = f"divergence {row['divergence']:.3f}  sparsity {row['sparsity']:.3f}"
+        state = f"div {row['divergence']:.3f}  sparsity {row['sparsity']:.3f}"
         self.bar.update(self.task, completed=row["step"], state=state)
 
     def __enter__(self) -> "Progress":

@@ -91,7 +91,8 @@ def run(options: Prune) -> int:
     }
     claim(options.out, identity)
     console = Console(quiet=options.json)
-    with Progress(console, f"pruning {loaded.name} on {options.task}", options.config.steps) as bar:
+    console.print(f"{options.task} in {loaded.name}: {options.out}")
+    with Progress(console, "pruning", options.config.steps) as bar:
         gates = run_pruning(loaded, train, options.config, options.out, on_log=bar.show)
     circuit = discrete(
         gates, options.config, edges=options.edges,
