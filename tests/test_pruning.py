@@ -308,10 +308,10 @@ def test_a_planted_circuit_is_found(planted, change):
     case, data, truth = planted
     config = replace(CONFIG, **change)
     teacher = jnp.asarray(teacher_logits(case.model, case.params, data))
-    start, states = init(case.graph, config), 0
-    for state, _ in prune(case.model, case.params, data, teacher, config, start):
-        states += 1
-    assert int(state.step) == states == config.steps
+    start = init(case.graph, config)
+    steps = prune(case.model, case.params, data, teacher, config, start)
+    *earlier, state = [state for state, _ in steps]
+    assert int(state.step) == len(earlier) + 1 == config.steps
     found = from_mask(discretise(final_gates(state.trainable), edges=len(truth)))
     assert found == truth
     rows = evaluate(case.model, case.params, {"found": found}, data, n_random=20)
