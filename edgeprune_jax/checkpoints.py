@@ -12,7 +12,8 @@ from edgeprune_jax.pruning import PruneState
 def open_checkpoints(folder: Path, *, keep: int = 2) -> ocp.CheckpointManager:
     """The checkpoints of one run, the last `keep` of them. Close it, or use it in a `with`."""
     options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
-    return ocp.CheckpointManager(folder.absolute(), options=options)
+    handler = ocp.StandardCheckpointHandler()  # known from the start, it can tell what is there
+    return ocp.CheckpointManager(folder.absolute(), options=options, item_handlers=handler)
 
 
 def save(manager: ocp.CheckpointManager, state: PruneState) -> None:
@@ -30,6 +31,11 @@ def restore(manager: ocp.CheckpointManager, like: PruneState) -> PruneState:
         return like
     shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
     try:
+        # Orbax would leave out what is missing here or there, and say nothing.
+        saved = jax.tree.leaves(manager.item_metadata(manager.latest_step()))
+        wanted = jax.tree.leaves(shapes)
+        if sorted(leaf.shape for leaf in saved) != sorted(leaf.shape for leaf in wanted):
+            raise ValueError("its arrays differ")
         found = manager.restore(manager.latest_step(), args=ocp.args.StandardRestore(shapes))
         return cast(PruneState, found)
     except (ValueError, KeyError, TypeError) as error:

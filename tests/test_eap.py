@@ -13,7 +13,7 @@ from edgeprune_jax.tasks.batch import take
 @pytest.fixture(scope="module")
 def case(toy_case):
     """Three prompts, the last padded."""
-    return toy_case(2, 2, 1, batch=3)
+    return toy_case(1, 2, 1, batch=3)
 
 
 @pytest.fixture(scope="module")

@@ -79,6 +79,8 @@ def test_a_killed_run_ends_as_an_uninterrupted_one(inputs, uninterrupted, tmp_pa
     portable = jax.tree.map(np.asarray, inputs[0].params)
     inputs_ = (inputs[0]._replace(params=portable), inputs[1], CONFIG)
     (tmp_path / "inputs.pickle").write_bytes(pickle.dumps(inputs_))
+    # What a run leaves that was killed before its first checkpoint: this one starts anew.
+    (folder / "metrics.jsonl").write_text('{"step": 10}\n{"step": 20}\n{"st')
     child = subprocess.Popen(
         [sys.executable, "-c", CHILD, str(tmp_path)], stdout=subprocess.PIPE, text=True
     )
@@ -92,20 +94,12 @@ def test_a_killed_run_ends_as_an_uninterrupted_one(inputs, uninterrupted, tmp_pa
     assert logged == [10, 20, 30, 40, 50, 60, 70]
     assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["50"]
     with (folder / "metrics.jsonl").open("a") as file:
-        file.write('{"step": 7')  # a line that the kill cut short
+        file.write('{"step": 7')  # as if the kill had cut a line short
 
     rows = []
     gates = run_pruning(*inputs, CONFIG, folder, on_log=rows.append)
     assert [row["step"] for row in rows] == [60, 70, 75]  # it went on from the checkpoint
     assert_same(folder, gates, uninterrupted)
-
-
-def test_a_run_that_was_killed_before_its_first_checkpoint_starts_anew(
-    inputs, uninterrupted, tmp_path
-):
-    folder = started(tmp_path / "run")
-    (folder / "metrics.jsonl").write_text('{"step": 10}\n{"step": 20}\n{"st')
-    assert_same(folder, run_pruning(*inputs, CONFIG, folder), uninterrupted)
 
 
 def test_a_finished_run_is_only_read(inputs, uninterrupted, monkeypatch):

@@ -10,7 +10,7 @@ import rich.text
 
 from edgeprune_jax.circuits import Circuit
 
-Cell = str | float | int | None
+Cell = str | float | int | Real | None
 
 
 class Table(NamedTuple):
