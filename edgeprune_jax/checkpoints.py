@@ -27,19 +27,20 @@ def restore(manager: ocp.CheckpointManager, like: PruneState) -> PruneState:
 
     Raises `ValueError` where what was saved does not have the shapes of `like`.
     """
-    if manager.latest_step() is None:
+    step = manager.latest_step()
+    if step is None:
         return like
     shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
     try:
         # Orbax would leave out what is missing here or there, and say nothing.
-        saved = jax.tree.leaves(manager.item_metadata(manager.latest_step()))
+        saved = jax.tree.leaves(manager.item_metadata(step))
         wanted = jax.tree.leaves(shapes)
         if sorted(leaf.shape for leaf in saved) != sorted(leaf.shape for leaf in wanted):
             raise ValueError("its arrays differ")
-        found = manager.restore(manager.latest_step(), args=ocp.args.StandardRestore(shapes))
+        found = manager.restore(step, args=ocp.args.StandardRestore(shapes))
         return cast(PruneState, found)
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
-            f"{manager.directory}: the checkpoint of step {manager.latest_step()} belongs to "
+            f"{manager.directory}: the checkpoint of step {step} belongs to "
             f"another model or other settings ({type(error).__name__})"
         ) from error
