@@ -1,12 +1,13 @@
 """A run is a folder: killed and started again, it ends as if nothing had happened."""
 
+import dataclasses
 import json
-import pickle
 import signal
 import subprocess
 import sys
+from importlib import resources
+from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 
@@ -14,31 +15,40 @@ from edgeprune_jax import checkpoints, run
 from edgeprune_jax.circuits import reachable
 from edgeprune_jax.gates import discretise, soft_mask
 from edgeprune_jax.graph import Graph
-from edgeprune_jax.models.loaded import Loaded
+from edgeprune_jax.models import tracr
 from edgeprune_jax.pruning import PruneConfig, init
 from edgeprune_jax.run import claim, discrete, run_pruning
+from tracr_models.domain import full_domain
 
 CONFIG = PruneConfig(steps=75, batch_size=2, warmup=40, node_gates=True, seed=4)
 CHILD = """
-import pathlib, pickle, sys, time
+import json, pathlib, sys, time
+from edgeprune_jax.models import tracr
+from edgeprune_jax.pruning import PruneConfig
 from edgeprune_jax.run import run_pruning
+from tracr_models.domain import full_domain
 
 def wait_for_the_end(row):
     if row["step"] == 70:
         print("now", flush=True)
         time.sleep(600)
 
-work = pathlib.Path(sys.argv[1])
-loaded, data, config = pickle.loads((work / "inputs.pickle").read_bytes())
-run_pruning(loaded, data, config, work / "run", on_log=wait_for_the_end)
+program, folder, settings = sys.argv[1:]
+config = PruneConfig(**json.loads(settings))
+run_pruning(
+    tracr.load(program), full_domain(program), config, pathlib.Path(folder),
+    on_log=wait_for_the_end,
+)
 """
 
 
+PROGRAM = Path(str(resources.files("tracr_models"))) / "reverse"
+
+
 @pytest.fixture(scope="module")
-def inputs(tiny_llama, plain):
-    case = tiny_llama
-    loaded = Loaded(case.model, case.params, case.graph, None, "tiny", "sha256:0")
-    return loaded, plain.as_batch(case)
+def inputs():
+    """A model and data that another process can load too."""
+    return tracr.load(PROGRAM), full_domain(PROGRAM)
 
 
 def started(folder):
@@ -76,13 +86,13 @@ def test_a_run_logs_every_tenth_step_and_the_last(uninterrupted, inputs):
 
 def test_a_killed_run_ends_as_an_uninterrupted_one(inputs, uninterrupted, tmp_path):
     folder = started(tmp_path / "run")
-    portable = jax.tree.map(np.asarray, inputs[0].params)
-    inputs_ = (inputs[0]._replace(params=portable), inputs[1], CONFIG)
-    (tmp_path / "inputs.pickle").write_bytes(pickle.dumps(inputs_))
+    settings = json.dumps(dataclasses.asdict(CONFIG))
     # What a run leaves that was killed before its first checkpoint: this one starts anew.
     (folder / "metrics.jsonl").write_text('{"step": 10}\n{"step": 20}\n{"st')
     child = subprocess.Popen(
-        [sys.executable, "-c", CHILD, str(tmp_path)], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", CHILD, str(PROGRAM), str(folder), settings],
+        stdout=subprocess.PIPE,
+        text=True,
     )
     try:
         assert child.stdout.readline() == "now\n"
