@@ -437,9 +437,3 @@ def toy_case() -> Callable[..., Case]:
 def family(request) -> Case:
     """A tiny model of each family."""
     return FAMILIES[request.param]()
-
-
-@pytest.fixture(scope="session")
-def tiny_llama() -> Case:
-    """One layer, for what takes many compilations."""
-    return _llama(layers=1, heads=2, kv_heads=1)

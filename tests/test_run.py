@@ -64,6 +64,10 @@ def uninterrupted(inputs, tmp_path_factory):
     return folder, gates, rows
 
 
+def logged(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
 def assert_same(folder, gates, uninterrupted):
     whole, expected, _ = uninterrupted
     np.testing.assert_array_equal(gates.values, expected.values)
@@ -75,7 +79,7 @@ def assert_same(folder, gates, uninterrupted):
 def test_a_run_logs_every_tenth_step_and_the_last(uninterrupted, inputs):
     folder, gates, rows = uninterrupted
     assert [row["step"] for row in rows] == [10, 20, 30, 40, 50, 60, 70, 75]
-    assert [json.loads(line) for line in (folder / "metrics.jsonl").open()] == rows
+    assert logged(folder) == rows
     assert {"divergence", "sparsity", "target"} <= rows[0].keys()
     assert rows[-1]["sparsity"] > rows[0]["sparsity"]
     assert sorted(path.name for path in folder.iterdir()) == [
@@ -89,19 +93,12 @@ def test_a_killed_run_ends_as_an_uninterrupted_one(inputs, uninterrupted, tmp_pa
     settings = json.dumps(dataclasses.asdict(CONFIG))
     # What a run leaves that was killed before its first checkpoint: this one starts anew.
     (folder / "metrics.jsonl").write_text('{"step": 10}\n{"step": 20}\n{"st')
-    child = subprocess.Popen(
-        [sys.executable, "-c", CHILD, str(PROGRAM), str(folder), settings],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert child.stdout.readline() == "now\n"
-    finally:
+    command = [sys.executable, "-c", CHILD, str(PROGRAM), str(folder), settings]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+        line = child.stdout.readline()
         child.send_signal(signal.SIGKILL)
-        child.wait()
-    assert child.returncode == -signal.SIGKILL
-    logged = [json.loads(line)["step"] for line in (folder / "metrics.jsonl").open()]
-    assert logged == [10, 20, 30, 40, 50, 60, 70]
+    assert (line, child.returncode) == ("now\n", -signal.SIGKILL)
+    assert [row["step"] for row in logged(folder)] == [10, 20, 30, 40, 50, 60, 70]
     assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["50"]
     with (folder / "metrics.jsonl").open("a") as file:
         file.write('{"step": 7')  # as if the kill had cut a line short
