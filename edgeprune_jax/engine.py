@@ -52,6 +52,7 @@ def masked_forward(
     Raises `ValueError` for shapes that do not fit each other (paper section 3; equation above).
     """
     _check(params, tokens, mask, corrupted_tokens, ablation)
+    _check_shapes(tokens, valid, positions, segment)
     graph = mask.graph
     valid = all_valid(tokens, valid)
     if isinstance(ablation, str):
@@ -103,6 +104,27 @@ def _check(params, tokens, mask, corrupted_tokens, ablation):
         raise ValueError(
             "corrupted_tokens must have the shape of tokens, aligned token by token: got "
             f"{corrupted_tokens.shape} and {tokens.shape}"
+        )
+    if isinstance(ablation, Writes):
+        if len(ablation.layers) != graph.layers:
+            raise ValueError(
+                f"the mask's graph has {graph.layers} layers, the ablation {len(ablation.layers)}"
+            )
+        shape = ablation.embeds.shape[-3:-1]
+        if shape not in ((1, 1), tokens.shape):
+            raise ValueError(
+                f"the ablation must be of prompts of shape {tokens.shape}, or of means: got {shape}"
+            )
+
+
+def _check_shapes(tokens, valid, positions, segment):
+    if segment < 1:
+        raise ValueError(f"segment must be at least 1 layer: got {segment}")
+    if valid is not None and valid.shape != tokens.shape:
+        raise ValueError(f"valid must have the shape of tokens {tokens.shape}: got {valid.shape}")
+    if positions is not None and (positions.ndim != 2 or len(positions) != len(tokens)):
+        raise ValueError(
+            f"positions must have a row for each of {len(tokens)} prompts: got {positions.shape}"
         )
 
 

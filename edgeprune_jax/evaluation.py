@@ -21,6 +21,7 @@ from edgeprune_jax.objectives import kl, mean_scored, squared_error
 from edgeprune_jax.stream import Model, Writes, plain_forward
 from edgeprune_jax.tasks.batch import Batch, parts, take
 
+CONTROLS = {"full", "empty", "random", "best random"}
 MEASURES = ("kl", "logit_difference", "accuracy", "exact_match", "squared_error")
 
 
@@ -109,9 +110,19 @@ def measure_masks(
 
 
 def summarise(found: dict[str, Float[np.ndarray, " N"]]) -> dict[str, float]:
-    """Means over the examples; a measure that no example has is left out."""
-    means = {name: float(np.mean(found[name])) for name in MEASURES if name in found}
-    return {name: value for name, value in means.items() if not np.isnan(value)}
+    """Means over the examples.
+
+    Examples without a foil have no logit difference: it is the mean over those that have one, and
+    left out where none has. Another measure that is nan stays nan.
+    """
+    means = {}
+    for name in MEASURES:
+        values = found.get(name)
+        if values is not None and name == "logit_difference":
+            values = values[~np.isnan(values)]
+        if values is not None and len(values):
+            means[name] = float(np.mean(values))
+    return means
 
 
 def random_circuits(graph: Graph, edges: int, count: int, *, seed: int) -> list[Circuit]:
@@ -145,8 +156,16 @@ def evaluate(
     """
     if not circuits:
         raise ValueError("evaluate needs at least one circuit: got none")
+    if taken := sorted(CONTROLS & circuits.keys()):
+        raise ValueError(f"{', '.join(taken)} names a control: give the circuit another name")
     first = next(iter(circuits.values()))
     graph = first.graph
+    for name, circuit in circuits.items():
+        if circuit.graph != graph:
+            raise ValueError(
+                f"circuits must share one graph: {name!r} is of {circuit.graph}, "
+                f"the first of {graph}"
+            )
     nothing = np.zeros(graph.n_edges, bool)
     rows = {**circuits, "full": Circuit(graph, ~nothing), "empty": Circuit(graph, nothing)}
     random = random_circuits(graph, len(first), n_random, seed=seed)

@@ -49,7 +49,9 @@ DIVERGENCES = {"kl": kl, "squared": squared_error}
 
 def mean_scored(values: Float[Array, "B A"], scored: Float[Array, "B A"]) -> Float[Array, " B"]:
     """The mean over the scored positions of each example."""
-    return jnp.sum(values * scored, axis=-1) / jnp.maximum(jnp.sum(scored, axis=-1), 1)
+    # Selected, not multiplied: what is not scored may be nan.
+    total = jnp.sum(jnp.where(scored > 0, values * scored, 0), axis=-1)
+    return total / jnp.maximum(jnp.sum(scored, axis=-1), 1)
 
 
 def constraint(

@@ -6,6 +6,8 @@ section 3; constants of the reference in `PAPER`). Randomness is folded from the
 step, so a resumed run needs no saved key.
 """
 
+import dataclasses
+import math
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -17,6 +19,7 @@ from flax import struct
 from jaxtyping import Array, Float, PyTree
 
 from edgeprune_jax import gates, objectives
+from edgeprune_jax.ablation import ABLATIONS
 from edgeprune_jax.engine import masked_forward
 from edgeprune_jax.graph import Edges, Graph, scale_writers
 from edgeprune_jax.objectives import DIVERGENCES, Multipliers, constraint, no_multipliers
@@ -75,12 +78,28 @@ class PruneConfig:
     """Seed of gates, masks and the order of the data."""
 
     def __post_init__(self):
+        values = dataclasses.asdict(self)
+        for name in ("steps", "batch_size", "samples", "warmup", "rate_warmup", "seed"):
+            if not isinstance(values[name], int):
+                raise ValueError(f"{name} must be a whole number: got {values[name]!r}")
         for name in ("steps", "batch_size", "samples"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1: got {getattr(self, name)}")
-        for name in ("warmup", "rate_warmup", "gate_rate", "multiplier_rate", "weight_decay"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} must be 0 or more: got {getattr(self, name)}")
+            if values[name] < 1:
+                raise ValueError(f"{name} must be at least 1: got {values[name]}")
+        for name, value in values.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"{name} must be finite: got {value}")
+        for name in (
+            "warmup", "rate_warmup", "gate_rate", "multiplier_rate", "weight_decay",
+            "gate_init_std",
+        ):  # fmt: skip
+            if values[name] < 0:
+                raise ValueError(f"{name} must be 0 or more: got {values[name]}")
+        if self.clip <= 0:
+            raise ValueError(f"clip must be above 0: got {self.clip}")
+        if self.ablation not in ABLATIONS:
+            raise ValueError(
+                f"ablation must be one of {', '.join(ABLATIONS)}: got {self.ablation!r}"
+            )
         if self.divergence not in DIVERGENCES:
             raise ValueError(
                 f"divergence must be one of {', '.join(DIVERGENCES)}: got {self.divergence!r}"

@@ -46,6 +46,7 @@ def run_pruning(
     `on_log` receives the metrics of every tenth step, a dict of numbers with `step`.
     """
     if (folder / "gates.safetensors").exists():
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
         return Edges(jnp.asarray(load_file(folder / "gates.safetensors")["edges"]), loaded.graph)
     teacher = jnp.asarray(teacher_logits(loaded.model, loaded.params, data))
     means = None

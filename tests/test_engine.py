@@ -11,7 +11,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from edgeprune_jax.ablation import ABLATIONS
+from edgeprune_jax.ablation import ABLATIONS, ablated_writes
 from edgeprune_jax.engine import masked_forward
 from edgeprune_jax.graph import Edges, Graph, full
 from edgeprune_jax.stream import plain_forward, plain_run
@@ -421,3 +421,39 @@ def test_a_mask_of_another_length_is_refused(toy_case):
     mask = Edges(jnp.ones(case.graph.n_edges - 1), case.graph)
     with pytest.raises(ValueError, match=rf"shape \({case.graph.n_edges},\), one per edge"):
         masked_forward(case.model, case.params, tokens, mask, corrupted_tokens=corrupted)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"segment": 0}, "segment must be at least 1"),
+        ({"segment": -1}, "segment must be at least 1"),
+        ({"valid": np.ones((1, 2), bool)}, "valid must have the shape of tokens"),
+        ({"positions": np.zeros((1, 1), int)}, "positions must have a row"),
+        ({"positions": np.zeros(3, int)}, "positions must have a row"),
+    ],
+)
+def test_arguments_that_do_not_fit_the_prompts_are_refused(change, words, toy_case):
+    case = toy_case(2, 2, 1)
+    tokens, corrupted, _ = case.on_device
+    change = {name: jnp.asarray(v) if name != "segment" else v for name, v in change.items()}
+    mask = Edges(jnp.ones(case.graph.n_edges), case.graph)
+    with pytest.raises(ValueError, match=words):
+        # Without the annotations' checks, which users do not have.
+        inspect.unwrap(masked_forward)(
+            case.model, case.params, tokens, mask, corrupted_tokens=corrupted, **change
+        )
+
+
+def test_an_ablation_of_other_prompts_or_layers_is_refused(toy_case):
+    case = toy_case(2, 2, 1)
+    tokens, corrupted, _ = case.on_device
+    mask = Edges(jnp.ones(case.graph.n_edges), case.graph)
+    writes = ablated_writes(case.model, case.params, corrupted)
+    with pytest.raises(ValueError, match="layers, the ablation"):
+        fewer = writes._replace(layers=writes.layers[:-1])
+        masked_forward(case.model, case.params, tokens, mask, ablation=fewer)
+    with pytest.raises(ValueError, match="must be of prompts of shape"):
+        other = jnp.concatenate([corrupted] * 2)
+        wider = ablated_writes(case.model, case.params, other)
+        masked_forward(case.model, case.params, tokens, mask, ablation=wider)

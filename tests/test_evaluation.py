@@ -219,3 +219,27 @@ def test_random_circuits_have_their_size_and_are_drawn_uniformly():
 def test_an_evaluation_of_nothing_is_refused(case, data):
     with pytest.raises(ValueError, match="at least one circuit"):
         evaluate(case.model, case.params, {}, data)
+
+
+def test_what_is_missing_in_one_place_is_not_missing_elsewhere(data):
+    rng = np.random.default_rng(4)
+    logits = jnp.asarray(rng.normal(size=(5, 2, 5)), jnp.float32)
+    foils, scored = np.array(data.foils), np.ones_like(data.scored)
+    foils[:], foils[0], foils[1, 0] = 1, -1, -1
+    scored[1, 0] = 0
+    targets = np.full_like(foils, 2)
+    batch = replace(data, foils=foils, scored=scored, targets=targets)
+    found = jax.tree.map(np.asarray, measures(logits, logits, jax.tree.map(jnp.asarray, batch)))
+    by_hand = np.asarray(logits[..., 2] - logits[..., 1])
+    expected = [np.nan, by_hand[1, 1], *by_hand[2:].mean(1)]
+    np.testing.assert_allclose(found["logit_difference"], expected, rtol=1e-5)
+    assert summarise(found)["logit_difference"] == pytest.approx(np.mean(expected[1:]), rel=1e-5)
+
+
+def test_names_of_controls_and_circuits_of_another_graph_are_refused(case, data, circuit):
+    with pytest.raises(ValueError, match="names a control"):
+        evaluate(case.model, case.params, {"empty": circuit}, data)
+    graph = replace(circuit.graph, layers=circuit.graph.layers + 1)
+    other = random_circuits(graph, 1, 1, seed=0)[0]
+    with pytest.raises(ValueError, match="must share one graph"):
+        evaluate(case.model, case.params, {"a": circuit, "b": other}, data)

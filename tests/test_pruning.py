@@ -49,7 +49,7 @@ def test_the_paper_preset_has_the_shipped_settings(name, value):
         ({"samples": 0}, "samples must be at least 1: got 0"),
         ({"warmup": -1}, "warmup must be 0 or more: got -1"),
         ({"rate_warmup": -1}, "rate_warmup must be 0 or more: got -1"),
-        ({"gate_rate": float("nan")}, "gate_rate must be 0 or more: got nan"),
+        ({"gate_rate": float("nan")}, "gate_rate must be finite: got nan"),
         ({"multiplier_rate": -0.1}, "multiplier_rate must be 0 or more: got -0.1"),
         ({"weight_decay": -0.1}, "weight_decay must be 0 or more: got -0.1"),
         ({"divergence": "l2"}, "divergence must be one of kl, squared: got 'l2'"),
@@ -321,3 +321,23 @@ def test_a_planted_circuit_is_found(planted, change):
         nodes = dict(zip(case.graph.writers, np.asarray(state.trainable.nodes), strict=True))
         silent = [nodes[name] for name in nodes if name not in writing]
         assert min(nodes[name] for name in writing) > max(silent) + 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"ablation": "foo"}, {"target": float("nan")}, {"price": float("inf")}, {"clip": 0.0},
+        {"clip": -1.0}, {"gate_init_std": -1.0}, {"node_gates": True,
+        "node_target": float("nan")},
+    ],
+)  # fmt: skip
+def test_settings_that_cannot_work_are_refused(change):
+    with pytest.raises(ValueError, match=list(change)[-1]):
+        PruneConfig(**change)
+
+
+def test_a_fraction_of_a_mask_cannot_be_drawn():
+    config = PruneConfig()
+    object.__setattr__(config, "samples", 1.5)  # the constructor's type check would come first
+    with pytest.raises(ValueError, match="samples must be a whole number: got 1.5"):
+        config.__post_init__()
