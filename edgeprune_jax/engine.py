@@ -17,15 +17,16 @@ Axes: E embedding writers, W writers, H query heads, B batch, T tokens, A scored
       D residual width, V vocabulary.
 """
 
+import math
+
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from edgeprune_jax.ablation import ablated_writes
 from edgeprune_jax.graph import Edges, Graph
 from edgeprune_jax.segment import Streams, make_segment, mix
 from edgeprune_jax.stream import Model, Writes, add, all_valid, pick
-
-SEGMENT = 3
 
 
 def masked_forward(
@@ -38,7 +39,8 @@ def masked_forward(
     ablation: str | Writes = "interchange",
     valid: Bool[Array, "B T"] | None = None,
     positions: Int[Array, "B A"] | None = None,
-    segment: int = SEGMENT,
+    outbox_dtype: DTypeLike | None = None,
+    segment: int | None = None,
 ) -> Float[Array, "B A V"]:
     """Logits of the model with every edge scaled between its own and its ablated value.
 
@@ -47,7 +49,10 @@ def masked_forward(
     and that mean ablation averages over (by default `tokens` themselves); `ablation` may also
     be `Writes`, computed beforehand by `ablated_writes`. Where the mask's graph has no embedding
     writers, the clean embedding reaches every reader. Logits are at `positions`, or at every
-    token. `segment` is the number of layers in a block, a matter of speed alone.
+    token. `outbox_dtype` is that of the kept differences and of their products with the mask
+    (accumulated in float32): bfloat16 halves the memory; by default it is the model's own.
+    `segment` is the number of layers in a block, a matter of speed alone; by default the square
+    root of the depth, which balances the products within blocks and between them.
 
     Raises `ValueError` for shapes that do not fit each other (paper section 3; equation above).
     """
@@ -61,8 +66,10 @@ def masked_forward(
     embeds = model.embed(params, tokens)
     _check_embeddings(embeds.shape[0], graph)
     streams, final = _cut_streams(ablation, embeds, graph)
-    outbox = [embeds - ablation.embeds if graph.embeddings else embeds[:0]]
+    first_part = embeds - ablation.embeds if graph.embeddings else embeds[:0]
+    outbox = [first_part.astype(outbox_dtype or embeds.dtype)]
     rows, final_row = mask.rows()
+    segment = segment or math.isqrt(graph.layers)
     run = make_segment(model, graph)
     for first in range(0, graph.layers, segment):
         layers = slice(first, min(first + segment, graph.layers))
@@ -73,7 +80,7 @@ def masked_forward(
         outbox.append(run(m, tuple(outbox), blocks, streams[layers], ablated, valid))
     read = jnp.concatenate([pick(part, positions) for part in outbox])
     final = jnp.broadcast_to(final, embeds.shape[1:])
-    x = pick(final[None], positions)[0] + mix(final_row[None], read)[0]
+    x = pick(final[None], positions)[0] + mix(final_row[None], read, final.dtype)[0]
     return model.unembed(params, x)
 
 
@@ -118,7 +125,7 @@ def _check(params, tokens, mask, corrupted_tokens, ablation):
 
 
 def _check_shapes(tokens, valid, positions, segment):
-    if segment < 1:
+    if segment is not None and segment < 1:
         raise ValueError(f"segment must be at least 1 layer: got {segment}")
     if valid is not None and valid.shape != tokens.shape:
         raise ValueError(f"valid must have the shape of tokens {tokens.shape}: got {valid.shape}")

@@ -221,14 +221,16 @@ def make_step(model: Model, config: PruneConfig) -> Callable:
             "divergence": distance, "penalty": penalty, "sparsity": sparsity, "target": target,
         }  # fmt: skip
 
-    def mean_loss(trainable: Trainable, step, *data):
+    def mean_gradient(trainable: Trainable, step, *data):
         key = jax.random.fold_in(jax.random.key(config.seed + 1), step)
         keys = jax.random.split(key, config.samples)
-        drawn = jax.lax.map(lambda key: loss(trainable, key, step, *data), keys)
-        return jax.tree.map(jnp.mean, drawn)
+        # One mask after the other, each with its gradient, so that nothing waits for the others.
+        one = jax.grad(loss, has_aux=True)
+        drawn = jax.lax.map(lambda key: one(trainable, key, step, *data), keys)
+        return jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), drawn)
 
     def step(state: PruneState, params, batch, teacher, means):
-        gradient, metrics = jax.grad(mean_loss, has_aux=True)(
+        gradient, metrics = mean_gradient(
             state.trainable, state.step, params, batch, teacher, means
         )
         updates, moved = move.update(gradient, state.optimiser, state.trainable)

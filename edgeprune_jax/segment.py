@@ -2,10 +2,11 @@
 
 Reader r of the segment sees x_r = s_r + sum_w m_rw d_w (see `engine`). Forward, the sums over
 the writers of *earlier* segments are one matrix product for all readers, and only the sums over
-the segment's own writers go layer by layer. Backward, the outbox `d` is all that was kept:
+the segment's own writers go layer by layer. Backward, the outbox `d` is nearly all that was kept:
 
-* every reader's input is recomputed from it, in one product;
-* layers are walked from the last, *gathering*: the cotangent of a writer is one product of the
+* every reader's input is recomputed from it, in one product; of a layer's insides only the
+  results of its matrix products are kept (queries, keys, values, hidden units: they are narrow);
+* layers are walked from the last, *gathering*: the cotangent of a writer is a product of the
   mask with the cotangents of the readers after it;
 * the mask's gradient and the earlier writers' cotangents are one product each, at the end.
 
@@ -21,10 +22,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.tree_util import Partial
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from edgeprune_jax.graph import Graph
-from edgeprune_jax.stream import LayerWrites, Model
+from edgeprune_jax.stream import LayerWrites, Model, add
 
 
 class Streams(NamedTuple):
@@ -34,15 +37,17 @@ class Streams(NamedTuple):
     mlp: Array
 
 
-def mix(m: Float[Array, "R W"], d: Float[Array, "W B T D"]) -> Float[Array, "R B T D"]:
-    """Masked sums over writers, as one flat product, accumulated in float32."""
+def mix(
+    m: Float[Array, "R W"], d: Float[Array, "W B T D"], dtype: DTypeLike
+) -> Float[Array, "R B T D"]:
+    """Masked sums over writers, as one flat product, accumulated in float32, cast to `dtype`."""
     x = _matmul(m.astype(d.dtype), _flat(d))
-    return x.astype(d.dtype).reshape(m.shape[0], *d.shape[1:])
+    return x.astype(dtype).reshape(m.shape[0], *d.shape[1:])
 
 
 def correlate(gx: Float[Array, "R B T D"], d: Float[Array, "W B T D"]) -> Float[Array, "R W"]:
     """The mask's gradient: each reader's cotangent against each writer, in float32."""
-    return _matmul(_flat(gx), _flat(d).T)
+    return _matmul(_flat(gx.astype(d.dtype)), _flat(d).T)
 
 
 def _matmul(a: Array, b: Array) -> Array:
@@ -53,6 +58,31 @@ def _matmul(a: Array, b: Array) -> Array:
 
 def _flat(x: Array) -> Array:
     return x.reshape(x.shape[0], math.prod(x.shape[1:]))
+
+
+def call(function, *inputs):
+    """The result, and nothing kept."""
+    return function(*inputs), None
+
+
+def call_keeping(function, *inputs):
+    """The result, and a function (inputs, cotangent) -> cotangents that keeps only products.
+
+    The inputs are not kept: they are many times larger than the products, and are given again.
+    """
+    policy = jax.checkpoint_policies.dots_saveable
+    out, pull = jax.vjp(jax.checkpoint(function, policy=policy, prevent_cse=False), *inputs)
+    leaves, tree = jax.tree.flatten(pull)
+    place = {id(leaf): index for index, leaf in enumerate(jax.tree.leaves(inputs))}
+    given = [place.get(id(leaf)) for leaf in leaves]
+    kept = [leaf for leaf, index in zip(leaves, given, strict=True) if index is None]
+    return out, Partial(partial(_pull, tree, given), kept)
+
+
+def _pull(tree, given, kept, inputs, g):
+    again, kept = jax.tree.leaves(inputs), iter(kept)
+    leaves = [next(kept) if index is None else again[index] for index in given]
+    return jax.tree.unflatten(tree, leaves)(g)
 
 
 def make_segment(model: Model, graph: Graph):
@@ -78,46 +108,58 @@ def make_segment(model: Model, graph: Graph):
     def mlp(block, x, stream, ablated):
         return model.mlp(block, x + stream) - ablated
 
-    def forward(m, earlier, blocks, streams, ablated, valid):
+    def forward(m, earlier, blocks, streams, ablated, valid, call):
         before = sum(part.shape[0] for part in earlier)
-        sums = mix(m[:, :before], jnp.concatenate(earlier))
-        own = []
+        outbox_dtype, dtype = earlier[0].dtype, streams[0].mlp.dtype
+        sums = mix(m[:, :before], jnp.concatenate(earlier), dtype)
+        own, kept = [], []
         for layer, block in enumerate(blocks):
             row, column = layer * n_rows, before + layer * n_columns
             x, x_mlp = sums[row : row + attention_rows], sums[row + attention_rows]
             if own:
-                x = x + mix(m[row : row + attention_rows, before:column], jnp.concatenate(own))
-            own.append(attend(valid, block, x, streams[layer].attention, ablated[layer].heads))
+                reads = m[row : row + attention_rows, before:column]
+                x = x + mix(reads, jnp.concatenate(own), dtype)
+            inputs = (block, x, streams[layer].attention, ablated[layer].heads)
+            heads_wrote, kept_attention = call(partial(attend, valid), *inputs)
+            own.append(heads_wrote.astype(outbox_dtype))
             reads = m[row + attention_rows, None, before : column + heads]
-            x_mlp = x_mlp + mix(reads, jnp.concatenate(own))[0]
-            own.append(mlp(block, x_mlp, streams[layer].mlp, ablated[layer].mlp)[None])
-        return jnp.concatenate(own)
+            x_mlp = x_mlp + mix(reads, jnp.concatenate(own), dtype)[0]
+            mlp_wrote, kept_mlp = call(mlp, block, x_mlp, streams[layer].mlp, ablated[layer].mlp)
+            own.append(mlp_wrote.astype(outbox_dtype)[None])
+            kept.append((kept_attention, kept_mlp))
+        return jnp.concatenate(own), kept
 
     def backward(saved, g_own):
-        m, earlier, own, blocks, streams, ablated, valid = saved
+        # Without the barrier XLA may recompute every segment's inputs before the first is wanted.
+        saved, g_own = jax.lax.optimization_barrier((saved, g_own))
+        m, earlier, own, blocks, streams, ablated, kept = saved
         before = sum(part.shape[0] for part in earlier)
+        dtype = streams[0].mlp.dtype
         outbox = jnp.concatenate((*earlier, own))
-        x = mix(_causal(m, before), outbox)
+        x = mix(_causal(m, before), outbox, dtype)
         g_readers, g_blocks, g_streams, g_ablated = [], [], [], []
         for layer in reversed(range(len(blocks))):
             row, column = layer * n_rows, before + layer * n_columns
-            g = g_own[layer * n_columns : (layer + 1) * n_columns]
-            if g_readers:
-                later = m[row + n_rows :, column : column + n_columns]
-                g = g + mix(later.T, jnp.concatenate(g_readers))
+            g = g_own[layer * n_columns : (layer + 1) * n_columns].astype(dtype)
+            later = m[row + n_rows :, column : column + n_columns].T
+            g = add(g, *(
+                mix(later[:, at * n_rows : (at + 1) * n_rows], gx, dtype)
+                for at, gx in enumerate(g_readers)
+            ))
             mlp_row = row + attention_rows
             inputs = (blocks[layer], x[mlp_row], streams[layer].mlp, ablated[layer].mlp)
-            g_block_mlp, gx_mlp, g_stream_mlp, g_ablated_mlp = jax.vjp(mlp, *inputs)[1](g[heads])
-            reads = m[mlp_row, column : column + heads, None, None, None].astype(g.dtype)
+            pull_attention, pull_mlp = kept[layer]
+            g_block_mlp, gx_mlp, g_stream_mlp, g_ablated_mlp = pull_mlp(inputs, g[heads])
+            reads = m[mlp_row, column : column + heads, None, None, None].astype(dtype)
             inputs = (blocks[layer], x[row:mlp_row], streams[layer].attention, ablated[layer].heads)
-            _, pull = jax.vjp(partial(attend, valid), *inputs)
-            g_block, gx, g_stream, g_heads = pull(g[:heads] + reads * gx_mlp)
-            g_readers = [gx, gx_mlp[None], *g_readers]
+            g_heads_wrote = g[:heads] + reads * gx_mlp
+            g_block, gx, g_stream, g_heads = pull_attention(inputs, g_heads_wrote)
+            g_readers = [jnp.concatenate((gx, gx_mlp[None])), *g_readers]
             g_blocks.append(jax.tree.map(_sum, g_block, g_block_mlp))
             g_streams.append(Streams(g_stream, g_stream_mlp))
             g_ablated.append(LayerWrites(g_heads, g_ablated_mlp))
         gx = jnp.concatenate(g_readers)
-        g_earlier = mix(m[:, :before].T, gx)
+        g_earlier = mix(m[:, :before].T, gx, outbox.dtype)
         cuts = [sum(part.shape[0] for part in earlier[: i + 1]) for i in range(len(earlier) - 1)]
         return (
             correlate(gx, outbox).astype(m.dtype),
@@ -140,11 +182,11 @@ def make_segment(model: Model, graph: Graph):
 
     @jax.custom_vjp
     def segment(m, earlier, blocks, streams, ablated, valid):
-        return forward(m, earlier, blocks, streams, ablated, valid)
+        return forward(m, earlier, blocks, streams, ablated, valid, call)[0]
 
     def keep(m, earlier, blocks, streams, ablated, valid):
-        own = forward(m, earlier, blocks, streams, ablated, valid)
-        return own, (m, earlier, own, blocks, streams, ablated, valid)
+        own, kept = forward(m, earlier, blocks, streams, ablated, valid, call_keeping)
+        return own, (m, earlier, own, blocks, streams, ablated, kept)
 
     segment.defvjp(keep, backward)
     return segment

@@ -4,6 +4,8 @@ d metric / d m_wr at m = 1 is, to first order, how much larger the metric is whe
 kept than when it is patched (Syed et al. 2023). One masked pass and its gradient score all edges.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
@@ -12,7 +14,7 @@ from edgeprune_jax.ablation import settle
 from edgeprune_jax.engine import masked_forward
 from edgeprune_jax.graph import Edges, Graph, full
 from edgeprune_jax.objectives import mean_scored
-from edgeprune_jax.stream import Model
+from edgeprune_jax.stream import Model, Writes
 from edgeprune_jax.tasks.batch import Batch, parts, take
 
 
@@ -42,22 +44,28 @@ def eap(
     The metric's gradient is averaged over examples first and its absolute value taken last, as
     published. Examples beyond the last full batch are used too.
     """
-
-    settled = settle(model, params, data, ablation)
-
-    @jax.jit
-    def gradient(params, batch, weight):
-        def total(mask):
-            logits = masked_forward(
-                model, params, batch.tokens, mask, corrupted_tokens=batch.corrupted,
-                ablation=settled, valid=batch.valid, positions=batch.positions,
-            )  # fmt: skip
-            return jnp.sum(answer_score(logits, batch) * weight)
-
-        return jax.grad(total)(full(graph, 1.0)).values
-
+    gradient = make_gradient(model, graph, settle(model, params, data, ablation))
     scores = jnp.zeros(graph.n_edges)
     for chosen, count in parts(len(data), batch_size):
         weight = (jnp.arange(batch_size) < count).astype(jnp.float32)
         scores = scores + gradient(params, take(data, chosen), weight)
     return Edges(jnp.abs(scores) / len(data), graph)
+
+
+def make_gradient(model: Model, graph: Graph, ablation: str | Writes) -> Callable:
+    """A jitted function (params, batch, weight "B") -> "E": the weighted sum of examples' effects.
+
+    `ablation` is settled. An effect keeps its sign.
+    """
+
+    def total(mask, params, batch, weight):
+        logits = masked_forward(
+            model, params, batch.tokens, mask, corrupted_tokens=batch.corrupted,
+            ablation=ablation, valid=batch.valid, positions=batch.positions,
+        )  # fmt: skip
+        return jnp.sum(answer_score(logits, batch) * weight)
+
+    def gradient(params, batch, weight):
+        return jax.grad(total)(full(graph, 1.0), params, batch, weight).values
+
+    return jax.jit(gradient)
