@@ -7,6 +7,7 @@ Axes: N examples, C circuits, B examples of a batch, A scored positions, V vocab
 """
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -136,6 +137,86 @@ def random_circuits(graph: Graph, edges: int, count: int, *, seed: int) -> list[
     return circuits
 
 
+class Row(NamedTuple):
+    """A circuit's size, and its measures of every example."""
+
+    edges: int
+    found: dict[str, Float[np.ndarray, " N"]]
+
+
+class Measured(NamedTuple):
+    """Named circuits with `full` and `empty` after them, and random ones as large as the first."""
+
+    rows: dict[str, Row]
+    random: list[Row]
+
+
+def measure_circuits(
+    model: Model,
+    params: PyTree,
+    circuits: Mapping[str, Circuit],
+    data: Batch,
+    *,
+    ablation: str | Writes = "interchange",
+    n_random: int = 0,
+    seed: int = 0,
+    batch_size: int = 32,
+    teacher: Float[np.ndarray, "N A V"] | None = None,
+) -> Measured:
+    """Runs named circuits, the full and the empty one and `n_random` random ones on all examples.
+
+    Raises `ValueError` for no circuits, names of controls, and circuits of different graphs.
+    """
+    if not circuits:
+        raise ValueError("evaluate needs at least one circuit: got none")
+    if taken := sorted(CONTROLS & circuits.keys()):
+        raise ValueError(f"{', '.join(taken)} names a control: give the circuit another name")
+    first = next(iter(circuits.values()))
+    graph = first.graph
+    for name, circuit in circuits.items():
+        if circuit.graph != graph:
+            raise ValueError(
+                f"circuits must share one graph: {name!r} is of {circuit.graph}, "
+                f"the first of {graph}"
+            )
+    nothing = np.zeros(graph.n_edges, bool)
+    named = {**circuits, "full": Circuit(graph, ~nothing), "empty": Circuit(graph, nothing)}
+    run = [*named.values(), *random_circuits(graph, len(first), n_random, seed=seed)]
+    if teacher is None:
+        teacher = teacher_logits(model, params, data, batch_size=batch_size)
+    found = measure_masks(
+        model, params, [mask(circuit) for circuit in run], data, teacher, ablation=ablation,
+        batch_size=batch_size,
+    )  # fmt: skip
+    rows = [Row(len(circuit), one) for circuit, one in zip(run, found, strict=True)]
+    return Measured(dict(zip(named, rows, strict=False)), rows[len(named) :])
+
+
+def table(measured: Measured) -> dict[str, dict[str, float | int]]:
+    """A row of mean measures and `edges` for each circuit and control.
+
+    After the named rows come the mean (`random`) and the closest to the model (`best random`) of
+    the random circuits.
+    """
+    means = {
+        name: {"edges": row.edges, **summarise(row.found)} for name, row in measured.rows.items()
+    }
+    if measured.random:
+        size = measured.random[0].edges
+        controls = [summarise(row.found) for row in measured.random]
+        means["random"] = {"edges": size} | {
+            name: float(np.mean([row[name] for row in controls])) for name in controls[0]
+        }
+        best = min(controls, key=lambda row: row[distance(row)])
+        means["best random"] = {"edges": size, **best}
+    return means
+
+
+def distance(measures: Mapping) -> str:
+    """The measure that says how far from the full model a circuit is."""
+    return "kl" if "kl" in measures else "squared_error"
+
+
 def evaluate(
     model: Model,
     params: PyTree,
@@ -154,40 +235,9 @@ def evaluate(
     mean (`random`) and the closest to the model (`best random`) of `n_random` circuits as large
     as the first. All on the same prompts.
     """
-    if not circuits:
-        raise ValueError("evaluate needs at least one circuit: got none")
-    if taken := sorted(CONTROLS & circuits.keys()):
-        raise ValueError(f"{', '.join(taken)} names a control: give the circuit another name")
-    first = next(iter(circuits.values()))
-    graph = first.graph
-    for name, circuit in circuits.items():
-        if circuit.graph != graph:
-            raise ValueError(
-                f"circuits must share one graph: {name!r} is of {circuit.graph}, "
-                f"the first of {graph}"
-            )
-    nothing = np.zeros(graph.n_edges, bool)
-    rows = {**circuits, "full": Circuit(graph, ~nothing), "empty": Circuit(graph, nothing)}
-    random = random_circuits(graph, len(first), n_random, seed=seed)
-    if teacher is None:
-        teacher = teacher_logits(model, params, data, batch_size=batch_size)
-    masks = [mask(circuit) for circuit in (*rows.values(), *random)]
-    found = [
-        summarise(one)
-        for one in measure_masks(
-            model, params, masks, data, teacher, ablation=ablation, batch_size=batch_size
+    return table(
+        measure_circuits(
+            model, params, circuits, data, ablation=ablation, n_random=n_random, seed=seed,
+            batch_size=batch_size, teacher=teacher,
         )
-    ]
-    table = {
-        name: {"edges": len(circuit), **found[i]} for i, (name, circuit) in enumerate(rows.items())
-    }
-    if random:
-        controls = found[len(rows) :]
-        names = controls[0]
-        table["random"] = {"edges": len(first)} | {
-            name: float(np.mean([row[name] for row in controls])) for name in names
-        }
-        distance = "kl" if "kl" in names else "squared_error"
-        best = min(controls, key=lambda row: row[distance])
-        table["best random"] = {"edges": len(first), **best}
-    return table
+    )  # fmt: skip

@@ -12,8 +12,11 @@ from edgeprune_jax.baselines.eap import eap
 from edgeprune_jax.circuits import from_scores
 from edgeprune_jax.cli.inputs import DOMAIN, find_data, read_circuit
 from edgeprune_jax.cli.prune import EAP_EXAMPLES
-from edgeprune_jax.evaluation import evaluate
+from edgeprune_jax.evaluation import distance, measure_circuits, table
+from edgeprune_jax.measures.details import details, overview
+from edgeprune_jax.models.loaded import Loaded
 from edgeprune_jax.report.tables import comparison, to_rich
+from edgeprune_jax.tasks.batch import Batch
 from edgeprune_jax.tasks.ioi import Split
 
 
@@ -64,14 +67,30 @@ def run(options: Evaluate) -> int:
             train = data("train", EAP_EXAMPLES)
             scores = eap(loaded.model, loaded.params, loaded.graph, train, ablation=ablation)
             circuits["EAP"] = from_scores(scores, len(first))
-        table = evaluate(
+        measured = measure_circuits(
             loaded.model, loaded.params, circuits, test, ablation=ablation,
             n_random=options.random_circuits, seed=options.data_seed,
         )  # fmt: skip
+        rows, behind = table(measured), details(measured, seed=options.data_seed)
+        add_prompts(behind, test, loaded)
     if options.json:
-        print(json.dumps({"model": loaded.name, "task": task, "split": options.split,
-                          "examples": len(test), "ablation": ablation, "rows": table}))  # fmt: skip
+        print(json.dumps({
+            "model": loaded.name, "task": task, "split": options.split, "examples": len(test),
+            "ablation": ablation, "rows": rows, "details": behind,
+        }))  # fmt: skip
     else:
         title = f"{len(test)} {options.split} prompts of {task}, {ablation} ablation"
-        Console().print(to_rich(comparison(title, table)))
+        console = Console()
+        console.print(to_rich(comparison(title, rows)))
+        console.print(to_rich(comparison("Behind the means", overview(behind))))
     return 0
+
+
+def add_prompts(behind: dict, data: Batch, loaded: Loaded) -> None:
+    """Puts the text of the worst examples beside their row numbers."""
+    if loaded.tokenizer is None:
+        return
+    for entry in behind.values():
+        for example in entry[distance(entry)]["worst"]:
+            tokens = data.tokens[example["row"]][data.valid[example["row"]]]
+            example["prompt"] = loaded.tokenizer.decode(tokens.tolist())

@@ -56,6 +56,9 @@ def test_evaluate_reproduces_the_truth_of_a_program(answer):
     assert code == 0 and result["ablation"] == "zero" and result["examples"] == 256
     assert result["rows"][str(TRUTH)]["squared_error"] < 1e-8
     assert result["rows"]["best random"]["squared_error"] > 1e-3
+    behind = result["details"][str(TRUTH)]
+    assert behind["squared_error"]["interval"][1] < 1e-8 and behind["random"]["closer"] == 0
+    assert [one["value"] < 1e-8 for one in behind["squared_error"]["worst"]] == [True] * 5
 
 
 def test_compare_counts_what_is_shared(pruned, answer, tmp_path):
