@@ -10,12 +10,12 @@ TRACR = "tracr_models."
 
 # From the ground up. Names are below `edgeprune_jax`, unless they begin with `tracr_models`.
 LEVELS = (
-    """graph stream objectives atomic provenance tasks.batch tasks.words
+    """graph stream objectives atomic provenance tasks.batch tasks.words tasks.splits
        measures.bootstrap measures.ordered
        models.layers models.stored models.tokenizer models.gguf_file""",
     """gates circuits segment ablation tasks.prompts
        models.loaded models.gpt2 models.llama report.curves""",
-    """engine circuit_json tasks.ioi
+    """engine circuit_json tasks.ioi tasks.alignment
        models.tracr models.gguf models.huggingface_config report.layout report.tables""",
     """pruning evaluation baselines.eap tasks.make models.huggingface report.routes report.page""",
     """checkpoints models.load measures.details report.draw""",

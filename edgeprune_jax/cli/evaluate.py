@@ -17,7 +17,7 @@ from edgeprune_jax.measures.details import details, overview
 from edgeprune_jax.models.loaded import Loaded
 from edgeprune_jax.report.tables import comparison, to_rich
 from edgeprune_jax.tasks.batch import Batch
-from edgeprune_jax.tasks.ioi import Split
+from edgeprune_jax.tasks.splits import Split
 
 
 @dataclass(frozen=True)

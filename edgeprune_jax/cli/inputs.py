@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+import warnings
 from importlib import resources
 from pathlib import Path
 
@@ -12,8 +13,8 @@ from edgeprune_jax.circuits import Circuit
 from edgeprune_jax.models.load import load_model
 from edgeprune_jax.models.loaded import Loaded
 from edgeprune_jax.tasks.batch import Batch
-from edgeprune_jax.tasks.ioi import Split
 from edgeprune_jax.tasks.make import make_task
+from edgeprune_jax.tasks.splits import Split
 
 DOMAIN = "domain"  # the task of a compiled program: its whole input domain
 
@@ -41,7 +42,14 @@ def find_data(loaded: Loaded, task: str, *, split: Split, n: int, seed: int) -> 
         return full_domain(folder)
     if loaded.tokenizer is None:
         raise ValueError(f"{loaded.name} has no tokenizer for the task {task!r}: use {DOMAIN!r}")
-    return make_task(task, loaded.tokenizer, split=split, n=n, seed=seed)
+    made = make_task(task, loaded.tokenizer, split=split, n=n, seed=seed)
+    if made.left_out:
+        warnings.warn(
+            f"{made.left_out} of {made.left_out + len(made.batch)} {split} prompt pairs are left "
+            f"out: {made.example}",
+            stacklevel=2,
+        )
+    return made.batch
 
 
 def read_circuit(path: Path, model: str | None) -> tuple[Circuit, Loaded]:

@@ -3,6 +3,7 @@ input."""
 
 import io
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr
 from typing import Annotated, Any
@@ -32,13 +33,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
         command = _parse(arguments)
-        return COMMANDS[type(command)](command)
+        with warnings.catch_warnings():
+            warnings.showwarning = _one_line
+            return COMMANDS[type(command)](command)
     except (ValueError, OSError) as error:
         print(f"edgeprune: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("edgeprune: stopped; the same command goes on from the last checkpoint")
         return 130
+
+
+def _one_line(message, *_args, **_kwargs) -> None:
+    print(f"edgeprune: note: {' '.join(str(message).split())}", file=sys.stderr)
 
 
 def _parse(arguments: list[str]):

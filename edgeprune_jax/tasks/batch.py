@@ -21,6 +21,9 @@ class Batch:
 
     Logits at `positions` predict the answer. Where an example scores fewer than A positions,
     `scored` is 0 at the others. A task without a wrong answer sets `foils` to -1.
+
+    Where the answer is one of C ordered choices, such as years, `choices` are their tokens in
+    order and `pivots` the index that a right one must exceed; `targets` is then one of the right.
     """
 
     tokens: Array  # B T int32
@@ -30,6 +33,8 @@ class Batch:
     scored: Array  # B A float32, 1 or 0
     targets: Array  # B A int32: the right answer's token
     foils: Array  # B A int32: the wrong answer's token
+    choices: Array | None = None  # B C int32
+    pivots: Array | None = None  # B int32
 
     def __len__(self) -> int:
         return self.tokens.shape[0]
@@ -61,10 +66,16 @@ def rows(n: int, size: int, *, seed: int, step: int) -> Int[np.ndarray, " size"]
 
 def check(batch: Batch) -> Batch:
     """The batch itself, if every row keeps the contract of `Batch`; the error names a bad row."""
-    arrays = {field.name: np.asarray(getattr(batch, field.name)) for field in fields(batch)}
+    given = {field.name: getattr(batch, field.name) for field in fields(batch)}
+    arrays = {name: np.asarray(array) for name, array in given.items() if array is not None}
     (B, T), A = arrays["tokens"].shape, arrays["positions"].shape[-1]
+    if ("choices" in arrays) != ("pivots" in arrays):
+        raise ValueError("`choices` and `pivots` go together: got one of them.")
+    C = arrays["choices"].shape[-1] if "choices" in arrays else 0
+    shapes = dict.fromkeys(("tokens", "corrupted", "valid"), (B, T))
+    shapes |= {"choices": (B, C), "pivots": (B,)}
     for name, array in arrays.items():
-        shape = (B, T) if name in ("tokens", "corrupted", "valid") else (B, A)
+        shape = shapes.get(name, (B, A))
         if array.shape != shape:
             raise ValueError(f"`{name}` must have shape {shape}, got {array.shape}.")
 
@@ -89,6 +100,12 @@ def check(batch: Batch) -> Batch:
             answered & (arrays["targets"] == arrays["foils"])
         ).any(axis=1),
     }
+    if C:
+        pivots = arrays["pivots"]
+        rules["choices must be different tokens"] = (
+            np.diff(np.sort(arrays["choices"]), axis=1) == 0
+        ).any(axis=1) | (arrays["choices"] < 0).any(axis=1)
+        rules["the pivot must have choices on both sides"] = (pivots < 1) | (pivots > C - 2)
     for rule, broken in rules.items():
         if broken.any():
             row = int(broken.argmax())

@@ -8,79 +8,86 @@ name, none of them in the clean prompt, so that nobody is named twice and no ans
 
 Templates, not sentences, are split, so that a circuit is tested on sentence forms it was not found
 on: 14 for training, 2 for validation, 4 for test, each with the answer named first (ABBA) or
-second (BABA). Names, places and objects are common to all splits.
+second (BABA). Names, places and objects are common to all splits. `ioi-t1` has a single template;
+there the splits have scenes (a place and an object) of their own.
 """
 
-from collections.abc import Sequence
-from typing import Literal, get_args
+from collections.abc import Iterator, Sequence
 
 import numpy as np
-from jaxtyping import Int
 from tokenizers import Tokenizer
 
-from edgeprune_jax.tasks.batch import Batch
-from edgeprune_jax.tasks.prompts import Prompts, encode, single_tokens
+from edgeprune_jax.tasks.prompts import Pair, fill, known
+from edgeprune_jax.tasks.splits import SPLITS, Split, distinct, generator, portion
 from edgeprune_jax.tasks.words import NAMES, OBJECTS, PLACES, TEMPLATES
 
-Split = Literal["train", "validation", "test"]
-
+BLOCK = 4096  # pairs whose corrupted names are drawn together
 # Drawn once, before any result: `random.Random(0).sample(range(20), 6)`, test first.
 TEST = (12, 13, 1, 8)
 VALIDATION = (15, 6)
+T1 = TEMPLATES[1]
+SCENES = tuple((place, thing) for place in PLACES for thing in OBJECTS)
 
 
-def make_ioi(tokenizer: Tokenizer, *, split: Split, n: int, seed: int) -> Batch:
-    """`n` prompt pairs of a split, all different, the same for the same tokenizer and seed."""
-    return encode(ioi_prompts(tokenizer, split=split, n=n, seed=seed), tokenizer)
+def ioi(tokenizer: Tokenizer, *, split: Split, n: int, seed: int) -> Iterator[Pair]:
+    """`n` different pairs of a split, with the names that are one token each in this tokenizer."""
+    return draw(known(NAMES, tokenizer), templates(split), SCENES, split=split, n=n, seed=seed)
 
 
-def ioi_prompts(tokenizer: Tokenizer, *, split: Split, n: int, seed: int) -> Prompts:
-    """The text of `make_ioi`, with the names that are one token each in this tokenizer."""
-    tokens = single_tokens([f" {name}" for name in NAMES], tokenizer)
-    return draw([word.removeprefix(" ") for word in tokens], split=split, n=n, seed=seed)
+def ioi_t1(tokenizer: Tokenizer, *, split: Split, n: int, seed: int) -> Iterator[Pair]:
+    """The same with one template, and scenes that belong to one split each."""
+    scenes = portion(SCENES, split)
+    return draw(known(NAMES, tokenizer), (T1,), scenes, split=split, n=n, seed=seed)
 
 
 def templates(split: Split) -> tuple[str, ...]:
     """The sentences of a split."""
-    if split not in get_args(Split):
-        raise ValueError(f"the splits are {', '.join(get_args(Split))}: got {split!r}.")
+    if split not in SPLITS:
+        raise ValueError(f"the splits are {', '.join(SPLITS)}: got {split!r}.")
     train = tuple(i for i in range(len(TEMPLATES)) if i not in TEST + VALIDATION)
     chosen = {"train": train, "validation": VALIDATION, "test": TEST}[split]
     return tuple(TEMPLATES[i] for i in chosen)
 
 
-def draw(names: Sequence[str], *, split: Split, n: int, seed: int) -> Prompts:
-    """`n` different prompts of a split, uniform over all there are, and their corruptions."""
+def draw(
+    names: Sequence[str],
+    sentences: Sequence[str],
+    scenes: Sequence[tuple[str, str]],
+    *,
+    split: Split,
+    n: int,
+    seed: int,
+) -> Iterator[Pair]:
+    """`n` different prompts, uniform over all there are, and their corruptions."""
     if len(names) < 5:
         raise ValueError(
             "a pair needs 5 different names, 2 clean and 3 corrupted: the tokenizer has "
             f"{len(names)} of ours as single tokens ({', '.join(names)})."
         )
-    sentences = templates(split)
-    axes = (len(sentences), 2, len(names), len(names) - 1, len(PLACES), len(OBJECTS))
-    most = int(np.prod(axes))
-    if not 1 <= n <= most:
-        raise ValueError(f"the {split} split holds {most} different prompts: {n} asked for.")
-
-    rng = np.random.default_rng((seed, get_args(Split).index(split)))
-    # A prompt is a number in mixed radix, so different numbers are different prompts.
-    sentence, swap, a, b, place, thing = np.unravel_index(rng.choice(most, n, replace=False), axes)
+    rng = generator(seed, split)
+    axes = (len(sentences), 2, len(names), len(names) - 1, len(scenes))
+    sentence, swap, a, b, scene = distinct(rng, axes, n, split=split)
     b = b + (b >= a)  # skips A
-    order = rng.random((n, len(names)))
-    order[np.arange(n), a] = order[np.arange(n), b] = np.inf
-    others = order.argsort(axis=1)[:, :3]
     people = np.stack([np.where(swap, b, a), np.where(swap, a, b), b], axis=1)
+    return _pairs(names, sentences, scenes, sentence, scene, people, a, rng)
 
-    scenes = list(zip(sentence, np.take(PLACES, place), np.take(OBJECTS, thing), strict=True))
 
-    def fill(people: Int[np.ndarray, "B 3"]) -> list[str]:
-        return [
-            sentences[s].format(
-                first=names[first], second=names[second], giver=names[giver], place=p, object=o
-            )
-            for (s, p, o), (first, second, giver) in zip(scenes, people, strict=True)
-        ]
+def _pairs(names, sentences, scenes, sentence, scene, people, answers, rng) -> Iterator[Pair]:
+    for start in range(0, len(people), BLOCK):
+        block = slice(start, start + BLOCK)
+        order = rng.random((len(people[block]), len(names)))
+        np.put_along_axis(order, people[block], np.inf, axis=1)
+        others = order.argsort(axis=1)[:, :3]
+        for s, c, clean, corrupted, answer in zip(
+            sentence[block], scene[block], people[block], others, answers[block], strict=True
+        ):
+            place, thing = scenes[c]
 
-    answers, foils = ([f" {names[i]}" for i in side] for side in (a, b))
-    changed = list(zip(answers, foils, strict=True))
-    return Prompts(fill(people), fill(others), answers, foils, changed)
+            def pieces(trio, template=sentences[s], place=place, thing=thing):
+                first, second, giver = (names[i] for i in trio)
+                return fill(
+                    template, first=first, second=second, giver=giver, place=place, object=thing
+                )
+
+            foil = names[clean[2]]
+            yield Pair(pieces(clean), pieces(corrupted), f" {names[answer]}", f" {foil}")

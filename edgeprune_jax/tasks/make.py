@@ -1,18 +1,24 @@
 """The tasks by name."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 
 from tokenizers import Tokenizer
 
-from edgeprune_jax.tasks.batch import Batch
-from edgeprune_jax.tasks.ioi import Split, make_ioi
+from edgeprune_jax.tasks import ioi
+from edgeprune_jax.tasks.alignment import Aligned, align
+from edgeprune_jax.tasks.prompts import Draw
+from edgeprune_jax.tasks.splits import Split
 
-TASKS: Mapping[str, Callable[..., Batch]] = MappingProxyType({"ioi": make_ioi})
+TASKS: Mapping[str, Draw] = MappingProxyType({"ioi": ioi.ioi, "ioi-t1": ioi.ioi_t1})
 
 
-def make_task(name: str, tokenizer: Tokenizer, *, split: Split, n: int, seed: int) -> Batch:
-    """`n` examples of a task; a task is a function of the tokenizer, the split, n and the seed."""
+def make_task(name: str, tokenizer: Tokenizer, *, split: Split, n: int, seed: int) -> Aligned:
+    """Up to `n` examples of a task: pairs that this tokenizer cannot align are left out, counted.
+
+    Nothing but the arguments decides what they are. Raises `ValueError` for an unknown task or
+    split, for more prompts than the split holds, and where no pair is left.
+    """
     if name not in TASKS:
         raise ValueError(f"the tasks are {', '.join(sorted(TASKS))}: got {name!r}.")
-    return TASKS[name](tokenizer, split=split, n=n, seed=seed)
+    return align(TASKS[name](tokenizer, split=split, n=n, seed=seed), tokenizer)

@@ -96,3 +96,22 @@ def test_check_names_the_row_and_the_rule(batch, field, entry, value, rule):
 def test_check_names_the_field_of_another_shape(batch, field):
     with pytest.raises(ValueError, match=rf"`{field}` must have shape"):
         check(replace(batch, **{field: getattr(batch, field)[:, :1]}))
+
+
+@pytest.mark.parametrize(
+    "choices, pivots, rule",
+    [
+        ([[1, 2, 3], [1, 2, 2]], [1, 1], "row 1 .*choices must be different"),
+        ([[1, 2, 3], [1, -1, 2]], [1, 1], "row 1 .*choices must be different"),
+        ([[1, 2, 3], [1, 2, 3]], [1, 2], "row 1 .*choices on both sides"),
+        ([[1, 2, 3], [1, 2, 3]], [1, 0], "row 1 .*choices on both sides"),
+        ([[1, 2, 3], [1, 2, 3]], None, "go together"),
+        ([[1, 2, 3]], [1, 1], "`choices` must have shape"),
+    ],
+)
+def test_check_looks_at_choices(batch, choices, pivots, rule):
+    good = replace(batch, choices=np.array([[1, 2, 3]] * 2), pivots=np.array([1, 1]))
+    assert check(good) is good and len(take(good, [0]).pivots) == 1
+    pivots = None if pivots is None else np.array(pivots)
+    with pytest.raises(ValueError, match=rule):
+        check(replace(batch, choices=np.array(choices), pivots=pivots))

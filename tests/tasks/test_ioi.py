@@ -2,27 +2,25 @@ import inspect
 import random
 import re
 
-import jax
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeprune_jax.tasks.batch import check
-from edgeprune_jax.tasks.ioi import (
-    TEST,
-    VALIDATION,
-    draw,
-    ioi_prompts,
-    make_ioi,
-    templates,
-)
-from edgeprune_jax.tasks.prompts import encode, single_tokens
+from edgeprune_jax.tasks import ioi
+from edgeprune_jax.tasks.ioi import SCENES, T1, TEST, VALIDATION, templates
+from edgeprune_jax.tasks.make import make_task
+from edgeprune_jax.tasks.prompts import single_tokens
+from edgeprune_jax.tasks.splits import SPLITS
 from edgeprune_jax.tasks.words import NAMES, OBJECTS, PLACES, TEMPLATES
 
-SPLITS = ("train", "validation", "test")
 splits = st.sampled_from(SPLITS)
 seeds = st.integers(0, 2**32)
+
+
+def draw(names, *, split, n, seed):
+    pairs = ioi.draw(names, templates(split), SCENES, split=split, n=n, seed=seed)
+    return [(("".join(p.clean)), "".join(p.corrupted), p.answer, p.foil) for p in pairs]
 
 
 def people(text: str) -> list[str]:
@@ -59,21 +57,18 @@ def test_the_split_is_the_seeded_draw():
 
 @pytest.mark.parametrize("split", SPLITS)
 def test_a_split_shows_its_own_templates_and_no_other(split):
-    texts = draw(NAMES, split=split, n=400, seed=0).texts
+    texts = [text for text, *_ in draw(NAMES, split=split, n=400, seed=0)]
     seen = {t for t in TEMPLATES for text in texts if pattern(t).fullmatch(text)}
     assert seen == set(templates(split))
 
 
 @given(split=splits, seed=seeds, count=st.integers(5, len(NAMES)))
 def test_the_answer_is_the_one_who_does_not_act(split, seed, count):
-    for text, corrupted, answer, foil, changed in zip(
-        *draw(NAMES[:count], split=split, n=20, seed=seed), strict=True
-    ):
+    for text, corrupted, answer, foil in draw(NAMES[:count], split=split, n=20, seed=seed):
         first, second, giver = people(text)
         assert first != second and giver in (first, second)
         assert answer == f" {second if giver == first else first}"
         assert foil == f" {giver}"
-        assert set(changed) == {answer, foil}
         assert len({first, second, *people(corrupted)}) == 5
         for word in people(text):
             text = text.replace(f" {word}", " X")
@@ -84,17 +79,17 @@ def test_the_answer_is_the_one_who_does_not_act(split, seed, count):
 
 @pytest.mark.parametrize("split", SPLITS)
 def test_both_name_orders_are_as_frequent(split):
-    prompts = draw(NAMES, split=split, n=1000, seed=3)
-    first = [f" {people(text)[0]}" for text in prompts.texts]
-    assert 400 < sum(a == b for a, b in zip(first, prompts.answers, strict=True)) < 600
+    rows = draw(NAMES, split=split, n=1000, seed=3)
+    assert 400 < sum(f" {people(text)[0]}" == answer for text, _, answer, _ in rows) < 600
 
 
 @settings(deadline=None, max_examples=25)
-@given(split=splits, seed=seeds)
-def test_pairs_differ_at_the_three_names_and_nowhere_else(tokenizer, split, seed):
-    batch = check(make_ioi(tokenizer, split=split, n=16, seed=seed))
+@given(task=st.sampled_from(["ioi", "ioi-t1"]), split=splits, seed=seeds)
+def test_pairs_differ_at_the_three_names_and_nowhere_else(tokenizer, task, split, seed):
+    made = make_task(task, tokenizer, split=split, n=16, seed=seed)
     names = single_tokens([f" {name}" for name in NAMES], tokenizer).values()
-    assert len(batch) == 16
+    batch = made.batch
+    assert len(batch) == 16 and made.left_out == 0
     assert batch.valid[:, -1].any()
     for row in range(16):
         answer, foil = batch.targets[row, 0], batch.foils[row, 0]
@@ -107,33 +102,41 @@ def test_pairs_differ_at_the_three_names_and_nowhere_else(tokenizer, split, seed
 
 
 def test_the_batch_is_the_text(tokenizer):
-    batch = make_ioi(tokenizer, split="test", n=30, seed=5)
-    prompts = ioi_prompts(tokenizer, split="test", n=30, seed=5)
-    for row, text in enumerate(prompts.texts):
-        ids = tokenizer.encode(text + prompts.answers[row]).ids
+    batch = make_task("ioi", tokenizer, split="test", n=30, seed=5).batch
+    for row, pair in enumerate(ioi.ioi(tokenizer, split="test", n=30, seed=5)):
+        ids = tokenizer.encode("".join(pair.clean) + pair.answer).ids
         assert batch.tokens[row][batch.valid[row]].tolist() == ids[:-1]
         assert batch.targets[row, 0] == ids[-1]
-    jax.tree.map(np.testing.assert_array_equal, encode(prompts, tokenizer), batch)
 
 
 @given(split=splits, seed=seeds)
 def test_a_seed_gives_the_same_prompts_and_another_gives_others(split, seed):
-    prompts = draw(NAMES, split=split, n=20, seed=seed)
-    assert prompts == draw(NAMES, split=split, n=20, seed=seed)
-    assert prompts.texts != draw(NAMES, split=split, n=20, seed=seed + 1).texts
+    rows = draw(NAMES, split=split, n=20, seed=seed)
+    assert rows == draw(NAMES, split=split, n=20, seed=seed)
+    assert rows != draw(NAMES, split=split, n=20, seed=seed + 1)
 
 
 def test_prompts_are_distinct_up_to_the_last_one_there_is():
     most = 2 * 2 * 5 * 4 * len(PLACES) * len(OBJECTS)
-    prompts = draw(NAMES[:5], split="validation", n=most, seed=0)
-    assert len(set(prompts.texts)) == most
+    rows = draw(NAMES[:5], split="validation", n=most, seed=0)
+    assert len({text for text, *_ in rows}) == most
     with pytest.raises(ValueError, match=f"validation split holds {most} .* {most + 1} asked"):
         draw(NAMES[:5], split="validation", n=most + 1, seed=0)
 
 
+def test_one_template_has_scenes_of_its_own_in_each_split(toy):
+    scenes = []
+    for split in SPLITS:
+        texts = ["".join(p.clean) for p in ioi.ioi_t1(toy, split=split, n=400, seed=0)]
+        assert all(pattern(T1).fullmatch(text) for text in texts)
+        scenes.append({(p, o) for t in texts for p in PLACES for o in OBJECTS
+                       if f" {p}," in t and f" {o} " in t})  # fmt: skip
+    assert not scenes[0] & scenes[1] and not scenes[0] & scenes[2] and not scenes[1] & scenes[2]
+
+
 def test_names_of_several_tokens_do_not_occur(toy):
-    prompts = ioi_prompts(toy, split="train", n=500, seed=0)
-    seen = {name for text in prompts.texts + prompts.corrupted for name in people(text)}
+    pairs = ioi.ioi(toy, split="train", n=500, seed=0)
+    seen = {name for p in pairs for name in people("".join((*p.clean, *p.corrupted)))}
     assert seen == set(NAMES[: len(NAMES) // 2])
 
 
