@@ -9,6 +9,9 @@ with temperature T = 2/3 and stretch from l = -0.1 to r = 1.1 (Louizos et al. 20
 section 3). It is exactly 0 with probability sigmoid(T log(-l / r) - log_alpha), and passes no
 gradient where it is clipped. One draw serves a whole batch: an edge is in or out.
 
+Rounded to 0 or 1 the draw is 1 with probability sigmoid(log_alpha), whatever T: these are the
+*binary* masks of the same gates, which the score-function estimator draws.
+
 Axes: E edges. Log-alphas and masks are `Edges`, or plain arrays for the masks of nodes.
 """
 
@@ -34,6 +37,21 @@ def sample(log_alpha: Float[Array, "..."], *, key: Array) -> Float[Array, "..."]
     u = jax.random.uniform(key, log_alpha.shape, minval=EPSILON, maxval=1 - EPSILON)
     s = jax.nn.sigmoid((jnp.log(u) - jnp.log1p(-u) + log_alpha) / TEMPERATURE)
     return jnp.clip(s * (UPPER - LOWER) + LOWER, 0, 1)
+
+
+def sample_binary(log_alpha: Float[Array, "..."], *, key: Array) -> Float[Array, "..."]:
+    """One draw of zeros and ones per entry: 1 with probability sigmoid(log_alpha)."""
+    return jax.random.bernoulli(key, jax.nn.sigmoid(log_alpha)).astype(jnp.float32)
+
+
+def log_probability(mask: Float[Array, "..."], log_alpha: Float[Array, "..."]) -> Float[Array, ""]:
+    """The log of the probability that `sample_binary` draws this mask, in nats."""
+    return jnp.sum(jax.nn.log_sigmoid(jnp.where(mask > 0, log_alpha, -log_alpha)))
+
+
+def most_likely(log_alpha: Edges) -> Edges:
+    """The binary mask with the highest probability: the gates above one half."""
+    return Edges((log_alpha.values > 0).astype(jnp.float32), log_alpha.graph)
 
 
 def probability_zero(log_alpha: Float[Array, "..."]) -> Float[Array, "..."]:

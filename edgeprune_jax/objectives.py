@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+TOLERANCE = 0.05  # of an output: what the paper allows a program's numbers
+
 
 class Multipliers(NamedTuple):
     """Lagrange multipliers of one sparsity constraint, both 0 at the start."""
@@ -44,7 +46,30 @@ def squared_error(
     return mean_scored(jnp.sum(difference**2, axis=-1), scored)
 
 
-DIVERGENCES = {"kl": kl, "squared": squared_error}
+def mistaken(
+    teacher: Float[Array, "B A V"], logits: Float[Array, "B A V"], scored: Float[Array, "B A"]
+) -> Float[Array, " B"]:
+    """1 for each example decoded to something else than the teacher's answer anywhere, else 0.
+
+    Of outputs that are numbers (V is 1), something more than 0.05 off. It has no gradient.
+    """
+    if teacher.shape[-1] == 1:
+        wrong = jnp.abs(teacher - logits)[..., 0] > TOLERANCE
+    else:
+        wrong = jnp.argmax(teacher, -1) != jnp.argmax(logits, -1)
+    return jnp.any(wrong & (scored > 0), axis=-1).astype(jnp.float32)
+
+
+def moved(
+    teacher: Float[Array, "B A V"], logits: Float[Array, "B A V"], scored: Float[Array, "B A"]
+) -> Float[Array, " B"]:
+    """1 for each example with an output more than 0.05 off the teacher's anywhere, else 0."""
+    wrong = jnp.any(jnp.abs(teacher - logits) > TOLERANCE, axis=-1)
+    return jnp.any(wrong & (scored > 0), axis=-1).astype(jnp.float32)
+
+
+DIVERGENCES = {"kl": kl, "squared": squared_error, "mistaken": mistaken, "moved": moved}
+WITHOUT_GRADIENT = ("mistaken", "moved")
 
 
 def mean_scored(values: Float[Array, "B A"], scored: Float[Array, "B A"]) -> Float[Array, " B"]:
@@ -52,6 +77,11 @@ def mean_scored(values: Float[Array, "B A"], scored: Float[Array, "B A"]) -> Flo
     # Selected, not multiplied: what is not scored may be nan.
     total = jnp.sum(jnp.where(scored > 0, values * scored, 0), axis=-1)
     return total / jnp.maximum(jnp.sum(scored, axis=-1), 1)
+
+
+def on_log_scale(distance: Float[Array, ""], floor: float) -> Float[Array, ""]:
+    """log(1 + d / floor): far above the floor, halving counts the same wherever it happens."""
+    return jnp.log1p(distance / floor)
 
 
 def constraint(

@@ -1,123 +1,31 @@
 """Edge Pruning: gates descended and multipliers ascended together, batches in, log-alphas out.
 
-One step draws one mask, runs the masked model on a batch, and moves the gates against the
+One step draws masks, runs the masked model on a batch, and moves the gates against the
 Lagrangian of `objectives` and the multipliers along it, in one optax transformation (paper
-section 3; constants of the reference in `PAPER`). Randomness is folded from the seed and the
-step, so a resumed run needs no saved key.
+section 3; constants of the reference in `settings.PAPER`). Gradients are those of `estimators`.
+Randomness is folded from the seed and the step, so a resumed run needs no saved key.
 """
 
 import dataclasses
-import math
 from collections.abc import Callable, Hashable, Iterator
-from dataclasses import dataclass
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import struct
 from jaxtyping import Array, Float, PyTree
 
-from edgeprune_jax import gates, objectives
-from edgeprune_jax.ablation import ABLATIONS
+from edgeprune_jax import gates, hard_examples, objectives
 from edgeprune_jax.engine import masked_forward
+from edgeprune_jax.estimators import ESTIMATORS
 from edgeprune_jax.graph import Edges, Graph, scale_writers
 from edgeprune_jax.objectives import DIVERGENCES, Multipliers, constraint, no_multipliers
+from edgeprune_jax.settings import PruneConfig
 from edgeprune_jax.stream import Model, Writes
 from edgeprune_jax.tasks.batch import Batch, rows, take
-
-
-@dataclass(frozen=True)
-class PruneConfig:
-    """Settings of one run of Edge Pruning.
-
-    The defaults were measured on SmolLM2-135M (experiments/LOG.md); `PAPER` holds the paper's.
-    """
-
-    target: float = 0.97
-    """Sparsity of edges to reach, 1 - mean mask. Above 1 it only pushes."""
-    steps: int = 300
-    """Optimiser steps."""
-    batch_size: int = 8
-    """Prompt pairs in a step."""
-    warmup: int = 150
-    """Steps over which the target sparsity grows from `start` to `target`."""
-    start: float = 0.8
-    """Target sparsity of the first step."""
-    schedule: str = "linear"
-    """Growth of the target: 'linear', or 'logarithmic' (linear in the log of the density)."""
-    gate_init: float = 2.0
-    """Mean of the log-alphas at the start."""
-    gate_init_std: float = 0.01
-    """Standard deviation of the log-alphas at the start."""
-    gate_rate: float = 0.3
-    """Peak learning rate of the gates of edges and nodes."""
-    multiplier_rate: float = 1.0
-    """Peak learning rate of the Lagrange multipliers, which ascend."""
-    rate_warmup: int = 10
-    """Steps of linear growth of the learning rates, which then fall linearly to 0."""
-    weight_decay: float = 0.0
-    """AdamW's decay of gates and multipliers. The reference has 0.01, torch's default."""
-    clip: float = 1.0
-    """Largest global norm of a gradient."""
-    price: float = 9e-4
-    """Cost of an open edge when the run starts: the linear multiplier starts at -price times the
-    number of edges. With a multiplier_rate of 0 it stays there, and the sparsity is whatever
-    this price buys."""
-    samples: int = 1
-    """Masks drawn in a step; the loss is their mean."""
-    node_gates: bool = False
-    """Whether writers have gates of their own, which scale all their edges."""
-    node_target: float | None = None
-    """Sparsity of nodes to reach; without it node gates are trained by the divergence alone."""
-    divergence: str = "kl"
-    """Distance from the full model: 'kl' of next-token distributions, or 'squared' error."""
-    ablation: str = "interchange"
-    """What a cut edge carries: 'interchange', 'mean' or 'zero'."""
-    seed: int = 0
-    """Seed of gates, masks and the order of the data."""
-
-    def __post_init__(self):
-        values = dataclasses.asdict(self)
-        for name in ("steps", "batch_size", "samples", "warmup", "rate_warmup", "seed"):
-            if not isinstance(values[name], int):
-                raise ValueError(f"{name} must be a whole number: got {values[name]!r}")
-        for name in ("steps", "batch_size", "samples"):
-            if values[name] < 1:
-                raise ValueError(f"{name} must be at least 1: got {values[name]}")
-        for name, value in values.items():
-            if isinstance(value, float) and not math.isfinite(value):
-                raise ValueError(f"{name} must be finite: got {value}")
-        for name in (
-            "warmup", "rate_warmup", "gate_rate", "multiplier_rate", "weight_decay",
-            "gate_init_std",
-        ):  # fmt: skip
-            if values[name] < 0:
-                raise ValueError(f"{name} must be 0 or more: got {values[name]}")
-        if self.clip <= 0:
-            raise ValueError(f"clip must be above 0: got {self.clip}")
-        if self.ablation not in ABLATIONS:
-            raise ValueError(
-                f"ablation must be one of {', '.join(ABLATIONS)}: got {self.ablation!r}"
-            )
-        if self.divergence not in DIVERGENCES:
-            raise ValueError(
-                f"divergence must be one of {', '.join(DIVERGENCES)}: got {self.divergence!r}"
-            )
-        if self.schedule not in ("linear", "logarithmic"):
-            raise ValueError(f"schedule must be linear or logarithmic: got {self.schedule!r}")
-        if self.schedule == "logarithmic" and not (self.start < 1 and self.target < 1):
-            raise ValueError(f"a logarithmic schedule needs a target below 1: got {self.target}")
-        if self.node_target is not None and not self.node_gates:
-            raise ValueError("node_target needs node_gates")
-
-
-PAPER = PruneConfig(
-    target=0.98, steps=3000, batch_size=32, warmup=2500, start=0.0, gate_init=10.0, price=0.0,
-    gate_rate=0.8, multiplier_rate=0.8, rate_warmup=200, weight_decay=0.01, node_gates=True,
-    seed=42,
-)  # fmt: skip
-"""The shipped settings for GPT-2 (reference facts: IOI, greater-than, gendered pronoun)."""
 
 
 class Trainable(NamedTuple):
@@ -129,6 +37,11 @@ class Trainable(NamedTuple):
     node_multipliers: Multipliers | None
 
 
+def log_alphas(trainable: Trainable) -> tuple[Array, Array | None]:
+    """Those of the edges and of the nodes."""
+    return trainable.edges.values, trainable.nodes
+
+
 @struct.dataclass
 class PruneState:
     """A run between two steps; with the config and the data it determines the rest."""
@@ -136,6 +49,7 @@ class PruneState:
     step: Any  # an int32 scalar; jax rebuilds trees with shapes and labels in place of arrays
     trainable: Any  # Trainable
     optimiser: Any  # optax.OptState
+    failures: Any  # N float32, of every example (`hard_examples`); None where nothing asks
 
 
 def optimiser(config: PruneConfig) -> optax.GradientTransformation:
@@ -166,8 +80,10 @@ def optimiser(config: PruneConfig) -> optax.GradientTransformation:
     return optax.chain(optax.clip_by_global_norm(config.clip), optax.multi_transform(moves, labels))
 
 
-def init(graph: Graph, config: PruneConfig) -> PruneState:
-    """The state before the first step."""
+def init(graph: Graph, config: PruneConfig, *, examples: int = 0) -> PruneState:
+    """The state before the first step. `examples` counts those to prune on, for `hard_share`."""
+    if config.hard_share and not examples:
+        raise ValueError("hard_share needs the number of examples: got 0")
     edge_key, node_key = jax.random.split(jax.random.key(config.seed))
 
     def start(key, size):
@@ -180,65 +96,75 @@ def init(graph: Graph, config: PruneConfig) -> PruneState:
         Multipliers(jnp.float32(-config.price * graph.n_edges), jnp.zeros(())),
         no_multipliers() if config.node_target is not None else None,
     )
-    return PruneState(jnp.zeros((), jnp.int32), trainable, optimiser(config).init(trainable))
+    return PruneState(
+        jnp.zeros((), jnp.int32), trainable, optimiser(config).init(trainable),
+        hard_examples.no_failures(examples) if config.hard_share else None,
+    )  # fmt: skip
 
 
 def make_step(model: Model, config: PruneConfig) -> Callable:
-    """The jitted training step: (state, params, batch, teacher, means) -> (state, metrics).
+    """The training step: (state, params, batch, teacher, means, rows) -> (state, metrics).
 
     `teacher` holds the full model's logits, B A V; `means` the settled writes of mean ablation,
-    None for the others. The state is donated. Metrics are scalars on the device.
+    None for the others; `rows` the batch's examples among all, where the state remembers them.
+    The state is donated. Metrics are scalars on the device. Seeds share one compiled step.
     """
+    key = jax.random.key(config.seed + 1)
+    return partial(_compiled_step(model, dataclasses.replace(config, seed=0)), key)
+
+
+@lru_cache(maxsize=8)
+def _compiled_step(model: Model, config: PruneConfig) -> Callable:
     divergence = DIVERGENCES[config.divergence]
+    estimate = ESTIMATORS[config.estimator]
     move = optimiser(config)
 
-    def loss(trainable: Trainable, key, step, params, batch, teacher, means):
-        edge_key, node_key = jax.random.split(key)
-        mask = gates.sample_gates(trainable.edges, key=edge_key)
-        sparsity = gates.sparsity(mask.values)
+    def penalty(step, trainable: Trainable, masks):
+        edges, nodes = masks
+        sparsity = gates.sparsity(edges)
         target = objectives.target_sparsity(
             step, start=config.start, end=config.target, warmup=config.warmup,
             kind=config.schedule,
         )  # fmt: skip
-        penalty = constraint(trainable.edge_multipliers, sparsity, target)
-        if trainable.nodes is not None:
-            nodes = gates.sample(trainable.nodes, key=node_key)
-            mask = scale_writers(mask, nodes)
-            if trainable.node_multipliers is not None and config.node_target is not None:
-                node_target = objectives.target_sparsity(
-                    step, start=0.0, end=config.node_target, warmup=config.warmup
-                )
-                penalty += constraint(
-                    trainable.node_multipliers, gates.sparsity(nodes), node_target
-                )
+        cost = constraint(trainable.edge_multipliers, sparsity, target)
+        if trainable.node_multipliers is not None and config.node_target is not None:
+            node_target = objectives.target_sparsity(
+                step, start=0.0, end=config.node_target, warmup=config.warmup
+            )
+            cost += constraint(trainable.node_multipliers, gates.sparsity(nodes), node_target)
+        return cost, {"penalty": cost, "sparsity": sparsity, "target": target}
+
+    def loss(graph, params, batch, teacher, means, masks):
+        values, nodes = masks
+        mask = Edges(values, graph)
         logits = masked_forward(
-            model, params, batch.tokens, mask, corrupted_tokens=batch.corrupted,
+            model, params, batch.tokens, mask if nodes is None else scale_writers(mask, nodes),
+            corrupted_tokens=batch.corrupted,
             ablation=config.ablation if means is None else means, valid=batch.valid,
             positions=batch.positions,
         )  # fmt: skip
-        distance = divergence(teacher, logits, batch.scored).mean()
-        return distance + penalty, {
-            "divergence": distance, "penalty": penalty, "sparsity": sparsity, "target": target,
-        }  # fmt: skip
+        distances = divergence(teacher, logits, batch.scored)
+        value = distances.mean()
+        if config.floor:
+            value = objectives.on_log_scale(value, config.floor)
+        return value, distances
 
-    def mean_gradient(trainable: Trainable, step, *data):
-        key = jax.random.fold_in(jax.random.key(config.seed + 1), step)
-        keys = jax.random.split(key, config.samples)
-        # One mask after the other, each with its gradient, so that nothing waits for the others.
-        one = jax.grad(loss, has_aux=True)
-        drawn = jax.lax.map(lambda key: one(trainable, key, step, *data), keys)
-        return jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), drawn)
+    def step(key, state: PruneState, params, batch, teacher, means, rows=None):
+        trainable = state.trainable
+        keys = jax.random.split(jax.random.fold_in(key, state.step), config.samples)
+        gradient, (distances, metrics) = estimate(
+            partial(loss, trainable.edges.graph, params, batch, teacher, means),
+            partial(penalty, state.step), trainable, log_alphas, keys=keys,
+        )  # fmt: skip
+        updates, moved = move.update(gradient, state.optimiser, trainable)
+        metrics |= {"divergence": distances.mean(), "gradient_norm": optax.tree.norm(gradient)}
+        trainable = jax.tree.map(jnp.add, trainable, updates)
+        failures = state.failures
+        if failures is not None and rows is not None:
+            failures = hard_examples.remember(failures, rows, distances)
+        return PruneState(state.step + 1, trainable, moved, failures), metrics
 
-    def step(state: PruneState, params, batch, teacher, means):
-        gradient, metrics = mean_gradient(
-            state.trainable, state.step, params, batch, teacher, means
-        )
-        updates, moved = move.update(gradient, state.optimiser, state.trainable)
-        metrics["gradient_norm"] = optax.tree.norm(gradient)
-        trainable = jax.tree.map(jnp.add, state.trainable, updates)
-        return PruneState(state.step + 1, trainable, moved), metrics
-
-    return jax.jit(step, donate_argnums=0)
+    return jax.jit(step, donate_argnums=1)
 
 
 def final_gates(trainable: Trainable) -> Edges:
@@ -272,5 +198,10 @@ def prune(
     step = make_step(model, config)
     for number in range(int(state.step), config.steps):
         chosen = rows(len(data), config.batch_size, seed=config.seed, step=number)
-        state, metrics = step(state, params, take(data, chosen), teacher[chosen], means)
+        if config.hard_share:
+            chosen = hard_examples.choose(
+                chosen, np.asarray(state.failures), config.hard_share, seed=config.seed, step=number
+            )
+        batch, expected = take(data, chosen), teacher[chosen]
+        state, metrics = step(state, params, batch, expected, means, chosen)
         yield state, metrics

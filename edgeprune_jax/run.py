@@ -23,10 +23,11 @@ from edgeprune_jax import atomic, checkpoints
 from edgeprune_jax.ablation import settle
 from edgeprune_jax.circuits import Circuit, from_mask, reachable
 from edgeprune_jax.evaluation import teacher_logits
-from edgeprune_jax.gates import discretise, soft_mask
+from edgeprune_jax.gates import discretise, most_likely, soft_mask
 from edgeprune_jax.graph import Edges
 from edgeprune_jax.models.loaded import Loaded
-from edgeprune_jax.pruning import PruneConfig, final_gates, init, prune
+from edgeprune_jax.pruning import final_gates, init, prune
+from edgeprune_jax.settings import PruneConfig
 from edgeprune_jax.tasks.batch import Batch
 
 LOG_EVERY = 10
@@ -53,7 +54,7 @@ def run_pruning(
     if config.ablation == "mean":
         means = settle(loaded.model, loaded.params, data, "mean")
     with checkpoints.open_checkpoints(folder / "checkpoints") as manager:
-        state = checkpoints.restore(manager, init(loaded.graph, config))
+        state = checkpoints.restore(manager, init(loaded.graph, config, examples=len(data)))
         log = _resume_log(folder / "metrics.jsonl", int(state.step))
         steps = prune(loaded.model, loaded.params, data, teacher, config, state, means=means)
         for state, metrics in steps:
@@ -73,7 +74,10 @@ def run_pruning(
 
 def discrete(gates: Edges, config: PruneConfig, *, edges: int | None, provenance: dict) -> Circuit:
     """The circuit of final gates, with its sparsity as targeted, soft, hard and reachable."""
-    circuit = from_mask(discretise(gates, edges=edges))
+    if edges is None and config.estimator == "score":
+        circuit = from_mask(most_likely(gates))
+    else:
+        circuit = from_mask(discretise(gates, edges=edges))
     sparsity = {
         "target": config.target,
         "soft": 1 - float(soft_mask(gates.values).mean()),

@@ -175,3 +175,30 @@ def test_equal_soft_masks_stay_together():
     soft = np.repeat([0.2, 0.8], 50)  # the sum is 50: the half that is larger
     np.testing.assert_array_equal(soft > gates.bisect_threshold(soft), soft == 0.8)
     assert (np.full(9, 0.4) > gates.bisect_threshold(np.full(9, 0.4))).sum() in (0, 9)
+
+
+def test_binary_masks_are_the_hard_concrete_ones_rounded():
+    values = jnp.linspace(-3, 3, 13)
+    n = 40_000
+    keys = jax.random.split(jax.random.key(1), n)
+    binary = jax.vmap(lambda key: gates.sample_binary(values, key=key))(keys)
+    rounded = jax.vmap(lambda key: jnp.round(gates.sample(values, key=key)))(keys)
+    assert set(np.unique(binary)) == {0, 1}
+    for masks in (binary, rounded):
+        np.testing.assert_allclose(np.mean(masks, 0), logistic(values), atol=4.5 * 0.5 / n**0.5)
+
+
+@relaxed
+@given(st.lists(st.floats(-60, 60, width=32, allow_subnormal=False), min_size=1, max_size=9))
+def test_the_probability_of_a_mask_is_the_product_over_its_gates(values):
+    log_alpha = np.array(values, np.float32)
+    mask = np.random.default_rng(0).integers(0, 2, len(values)).astype(np.float32)
+    signed = np.where(mask == 1, 1, -1) * log_alpha.astype(np.float64)
+    expected = -np.logaddexp(0, -signed).sum()
+    found = float(gates.log_probability(jnp.asarray(mask), jnp.asarray(log_alpha)))
+    assert found == pytest.approx(expected, rel=1e-5, abs=1e-6)
+
+
+def test_the_most_likely_mask_has_the_gates_above_one_half():
+    values = np.linspace(-3, 3, 94)
+    np.testing.assert_array_equal(gates.most_likely(edges(values)).values, values > 0)

@@ -10,18 +10,19 @@ TRACR = "tracr_models."
 
 # From the ground up. Names are below `edgeprune_jax`, unless they begin with `tracr_models`.
 LEVELS = (
-    """graph stream objectives atomic provenance tasks.batch tasks.words tasks.splits
-       measures.bootstrap measures.ordered
+    """graph stream objectives hard_examples atomic provenance
+       tasks.batch tasks.words tasks.splits measures.bootstrap measures.ordered
        models.layers models.stored models.tokenizer models.gguf_file""",
     """gates circuits segment ablation tasks.prompts
        models.loaded models.gpt2 models.llama report.curves""",
-    """engine circuit_json tasks.ioi tasks.alignment
+    """engine estimators circuit_json tasks.ioi tasks.alignment
        models.tracr models.gguf models.huggingface_config report.layout report.tables""",
-    """pruning evaluation baselines.eap tasks.make models.huggingface report.routes report.page""",
-    """checkpoints models.load measures.details report.draw""",
+    """settings evaluation baselines.eap tasks.make models.huggingface report.routes report.page""",
+    """pruning models.load measures.details report.draw""",
+    """checkpoints""",
     """run report.run""",
     """tracr_models.programs tracr_models.certificate tracr_models.domain""",
-    """tracr_models.compile tracr_models.ground_truth""",
+    """tracr_models.compile tracr_models.polish tracr_models.ground_truth""",
     """tracr_models.recovery""",
     """cli.inputs cli.progress""",
     """cli.prune cli.compare cli.draw cli.tracr""",

@@ -10,7 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeprune_jax import objectives
-from edgeprune_jax.objectives import Multipliers, constraint, kl, squared_error, target_sparsity
+from edgeprune_jax.objectives import (
+    Multipliers,
+    constraint,
+    kl,
+    mistaken,
+    moved,
+    squared_error,
+    target_sparsity,
+)
 
 relaxed = settings(max_examples=50, deadline=None)
 SCORED = np.array([[1, 1, 0], [0, 1, 0], [0, 0, 0]], np.float32)
@@ -87,8 +95,43 @@ def test_half_precision_is_widened_before_anything_is_computed():
     np.testing.assert_array_equal(kl(teacher, logits, jnp.asarray(SCORED)), exact)
 
 
+def test_an_example_is_mistaken_where_any_scored_answer_differs():
+    teacher = np.zeros((4, 2, 3), np.float32)
+    teacher[..., 0] = 1
+    logits = teacher * 0.2
+    logits[1, 1] = 0, 0.3, 0
+    logits[2, 1] = 0, 0.3, 0
+    scored = np.ones((4, 2), np.float32)
+    scored[2, 1] = 0
+    arguments = map(jnp.asarray, (teacher, logits, scored))
+    np.testing.assert_array_equal(mistaken(*arguments), [0, 1, 0, 0])
+
+
+@pytest.mark.parametrize("divergence", [mistaken, moved])
+def test_a_number_is_wrong_beyond_the_tolerance(divergence):
+    teacher = np.full((4, 1, 1), 2.0, np.float32)
+    logits = teacher + np.array([0.0, 0.04, -0.04, 0.06], np.float32)[:, None, None]
+    found = divergence(*map(jnp.asarray, (teacher, logits, np.ones((4, 1), np.float32))))
+    np.testing.assert_array_equal(found, [0, 0, 0, 1])
+
+
+def test_an_output_may_move_though_the_answer_stays():
+    teacher = jnp.array([[[1.0, 0.0]], [[1.0, 0.0]]])
+    logits = jnp.array([[[0.9, 0.0]], [[0.97, 0.04]]])
+    np.testing.assert_array_equal(moved(teacher, logits, jnp.ones((2, 1))), [1, 0])
+    np.testing.assert_array_equal(mistaken(teacher, logits, jnp.ones((2, 1))), [0, 0])
+
+
+def test_on_the_log_scale_a_halving_counts_the_same_everywhere():
+    values = [float(objectives.on_log_scale(jnp.array(d), 1e-4)) for d in (0.0, 0.1, 0.2, 0.4)]
+    assert values[0] == 0
+    np.testing.assert_allclose(np.diff(values[1:]), np.log(2), rtol=1e-3)
+
+
 def test_divergences_go_by_name():
-    assert objectives.DIVERGENCES == {"kl": kl, "squared": squared_error}
+    assert objectives.DIVERGENCES == {
+        "kl": kl, "squared": squared_error, "mistaken": mistaken, "moved": moved,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("sparsity, target", [(0.3, 0.8), (0.9, 0.8), (0.5, 1.1)])

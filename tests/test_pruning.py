@@ -14,8 +14,6 @@ from edgeprune_jax.gates import discretise
 from edgeprune_jax.graph import Edges, Graph
 from edgeprune_jax.objectives import Multipliers
 from edgeprune_jax.pruning import (
-    PAPER,
-    PruneConfig,
     Trainable,
     final_gates,
     init,
@@ -23,6 +21,7 @@ from edgeprune_jax.pruning import (
     optimiser,
     prune,
 )
+from edgeprune_jax.settings import PAPER, PruneConfig
 
 STEP = 1e-30  # of a complex step, as in conftest
 
@@ -52,7 +51,12 @@ def test_the_paper_preset_has_the_shipped_settings(name, value):
         ({"gate_rate": float("nan")}, "gate_rate must be finite: got nan"),
         ({"multiplier_rate": -0.1}, "multiplier_rate must be 0 or more: got -0.1"),
         ({"weight_decay": -0.1}, "weight_decay must be 0 or more: got -0.1"),
-        ({"divergence": "l2"}, "divergence must be one of kl, squared: got 'l2'"),
+        ({"divergence": "l2"}, "divergence must be one of kl, squared, mistaken, moved: got 'l2'"),
+        ({"floor": -0.1}, "floor must be 0 or more: got -0.1"),
+        ({"hard_share": 1.1}, "hard_share must be between 0 and 1: got 1.1"),
+        ({"estimator": "exact"}, "estimator must be one of pathwise, score: got 'exact'"),
+        ({"estimator": "score"}, "the score estimator needs 2 samples or more: got 1"),
+        ({"divergence": "mistaken"}, "divergence 'mistaken' needs the score estimator"),
         ({"schedule": "cosine"}, "schedule must be linear or logarithmic: got 'cosine'"),
         ({"schedule": "logarithmic", "target": 1.0}, "needs a target below 1: got 1.0"),
         ({"node_target": 0.5}, "node_target needs node_gates"),
@@ -303,12 +307,15 @@ CONFIG = PruneConfig(
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("change", [{}, {"node_gates": True, "node_target": 0.5}])
+SCORE = {"estimator": "score", "samples": 16, "hard_share": 0.5}
+
+
+@pytest.mark.parametrize("change", [{}, {"node_gates": True, "node_target": 0.5}, SCORE])
 def test_a_planted_circuit_is_found(planted, change):
     case, data, truth = planted
     config = replace(CONFIG, **change)
     teacher = jnp.asarray(teacher_logits(case.model, case.params, data))
-    start = init(case.graph, config)
+    start = init(case.graph, config, examples=len(data))
     steps = prune(case.model, case.params, data, teacher, config, start)
     *earlier, state = [state for state, _ in steps]
     assert int(state.step) == len(earlier) + 1 == config.steps

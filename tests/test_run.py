@@ -16,15 +16,18 @@ from edgeprune_jax.circuits import reachable
 from edgeprune_jax.gates import discretise, soft_mask
 from edgeprune_jax.graph import Graph
 from edgeprune_jax.models import tracr
-from edgeprune_jax.pruning import PruneConfig, init
+from edgeprune_jax.pruning import init
 from edgeprune_jax.run import claim, discrete, run_pruning
+from edgeprune_jax.settings import PruneConfig
 from tracr_models.domain import full_domain
 
-CONFIG = PruneConfig(steps=75, batch_size=2, warmup=40, node_gates=True, seed=4)
+CONFIG = PruneConfig(
+    steps=75, batch_size=4, warmup=40, node_gates=True, hard_share=0.5, seed=4
+)  # remembers all that a run can
 CHILD = """
 import json, pathlib, sys, time
 from edgeprune_jax.models import tracr
-from edgeprune_jax.pruning import PruneConfig
+from edgeprune_jax.settings import PruneConfig
 from edgeprune_jax.run import run_pruning
 from tracr_models.domain import full_domain
 

@@ -1,8 +1,8 @@
 """Does Edge Pruning recover the circuit of a compiled program?
 
 One preset for every program. It is not told how many edges are true: a fixed price on edges
-(a Lagrange multiplier that does not move) closes those that change no output, and the final
-circuit is what the gates say.
+(a Lagrange multiplier that does not move) closes those that change no output, and the circuit is
+the gates' most likely mask. Why the preset is what it is: `experiments/recovery.md`.
 """
 
 import dataclasses
@@ -12,19 +12,24 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 
 from edgeprune_jax.circuits import Circuit, from_mask
-from edgeprune_jax.evaluation import teacher_logits
-from edgeprune_jax.gates import discretise
+from edgeprune_jax.evaluation import random_circuits
+from edgeprune_jax.gates import most_likely
 from edgeprune_jax.models import tracr
-from edgeprune_jax.pruning import PruneConfig, final_gates, init, prune
+from edgeprune_jax.pruning import final_gates, init, prune
+from edgeprune_jax.settings import PruneConfig
 from tracr_models import ground_truth
-from tracr_models.domain import full_domain
+from tracr_models.domain import every_pair, full_domain, logits
+from tracr_models.polish import make_wrong, polish
 
 RECOVERY = PruneConfig(
-    steps=600, batch_size=32, samples=4, gate_init=3.0, gate_rate=0.1, rate_warmup=10,
-    multiplier_rate=0.0, price=0.002, divergence="squared", ablation="zero",
+    steps=300, batch_size=128, hard_share=0.5, estimator="score", samples=32, gate_init=4.0,
+    gate_rate=0.2, multiplier_rate=0.0, price=2.3, floor=5e-4,
+    divergence="mistaken", ablation="zero",
 )  # fmt: skip
+DIVERGENCE = {"decoded": "mistaken", "activations": "moved"}  # of each criterion of truth
 
 
 class Recovery(NamedTuple):
@@ -32,9 +37,14 @@ class Recovery(NamedTuple):
 
     program: str
     seed: int
+    ablation: str
+    criterion: str
     found: Circuit
+    polished: Circuit
+    control: Circuit  # a random circuit of the found one's size, polished likewise
     truth: Circuit
-    seconds: float
+    evaluations: int  # circuits that the polish ran, each on at most polish.EXAMPLES examples
+    seconds: float  # of pruning and polish, compilation included
 
     @property
     def precision(self) -> float:
@@ -48,15 +58,41 @@ class Recovery(NamedTuple):
     def exact(self) -> bool:
         return self.found == self.truth
 
+    @property
+    def exact_polished(self) -> bool:
+        return self.polished == self.truth
 
-def recover(folder: Path, *, seed: int, config: PruneConfig = RECOVERY) -> Recovery:
-    """Prunes a compiled program on its input domain, compilation included in the seconds."""
+
+def recover(
+    folder: Path,
+    *,
+    seed: int,
+    ablation: str = "zero",
+    criterion: str = "decoded",
+    config: PruneConfig = RECOVERY,
+) -> Recovery:
+    """Prunes a compiled program on its input domain, and holds the result against the truth."""
+    truth = ground_truth.load(folder, ablation=ablation)
     start = time.monotonic()
     loaded, data = tracr.load(folder), full_domain(folder)
-    teacher = jnp.asarray(teacher_logits(loaded.model, loaded.params, data))
-    config = dataclasses.replace(config, seed=seed)
-    steps = prune(loaded.model, loaded.params, data, teacher, config, init(loaded.graph, config))
+    if ablation == "interchange":
+        data = every_pair(data)
+    teacher = logits(loaded, data.tokens, data.valid, data.positions)
+    config = dataclasses.replace(
+        config, seed=seed, ablation=ablation, divergence=DIVERGENCE[criterion]
+    )
+    first = init(loaded.graph, config, examples=len(data))
+    steps = prune(loaded.model, loaded.params, data, jnp.asarray(teacher), config, first)
     ((state, _),) = deque(steps, maxlen=1)  # runs to the end, keeping the last
-    found = from_mask(discretise(final_gates(state.trainable)))
-    truth = ground_truth.load(folder, ablation=config.ablation)
-    return Recovery(folder.name, seed, found, truth, time.monotonic() - start)
+    gates = final_gates(state.trainable)
+    found = from_mask(most_likely(gates))
+    wrong = make_wrong(loaded, data, teacher, np.asarray(state.failures), config)
+    polished, evaluations = polish(found, np.asarray(gates.values), wrong)
+    seconds = time.monotonic() - start
+    (random,) = random_circuits(loaded.graph, len(found), 1, seed=seed)
+    ranking = np.random.default_rng(seed).random(loaded.graph.n_edges)
+    control, _ = polish(random, ranking, wrong)
+    return Recovery(
+        folder.name, seed, ablation, criterion, found, polished, control, truth, evaluations,
+        seconds,
+    )  # fmt: skip

@@ -16,10 +16,10 @@ from edgeprune_jax.cli.progress import Progress
 from edgeprune_jax.evaluation import evaluate
 from edgeprune_jax.models.load import DEFAULT
 from edgeprune_jax.models.loaded import Loaded
-from edgeprune_jax.pruning import PAPER, PruneConfig
 from edgeprune_jax.report.run import write_run_report
 from edgeprune_jax.report.tables import comparison, to_rich
 from edgeprune_jax.run import claim, discrete, run_pruning
+from edgeprune_jax.settings import PAPER, PruneConfig
 from edgeprune_jax.tasks.batch import Batch, take
 
 PRESETS = {"default": PruneConfig(), "paper": PAPER}
