@@ -17,9 +17,10 @@ LEVELS = (
        models.loaded models.gpt2 models.llama report.curves""",
     """engine estimators circuit_json tasks.ioi tasks.alignment
        models.tracr models.gguf models.huggingface_config report.layout report.tables""",
-    """settings evaluation baselines.eap tasks.make models.huggingface report.routes report.page""",
-    """pruning models.load measures.details report.draw""",
-    """checkpoints""",
+    """settings evaluation baselines.eap tasks.make models.huggingface
+       measures.minimality report.routes report.page""",
+    """pruning models.load measures.details measures.curve report.draw""",
+    """checkpoints measures.completeness""",
     """run report.run""",
     """tracr_models.programs tracr_models.certificate tracr_models.domain""",
     """tracr_models.compile tracr_models.polish tracr_models.ground_truth""",

@@ -76,9 +76,9 @@ def read_circuit(path: Path, model: str | None) -> tuple[Circuit, Loaded]:
 
 def origin(loaded: Loaded, **entries) -> dict:
     """Provenance of what a command makes: the entries, the model, the command line, this place."""
-    return provenance.collect(
-        devices=[device.device_kind for device in jax.devices()],
-        model={"name": loaded.name, "digest": loaded.digest},
-        command=shlex.join(["edgeprune", *sys.argv[1:]]),
-        **entries,
-    )
+    here = {
+        "devices": [device.device_kind for device in jax.devices()],
+        "model": {"name": loaded.name, "digest": loaded.digest},
+        "command": shlex.join(["edgeprune", *sys.argv[1:]]),
+    }
+    return provenance.collect(**(here | entries))

@@ -7,10 +7,11 @@ from typing import NamedTuple
 import matplotlib
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogFormatter, MaxNLocator
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#b5579a", "#4d4d4d", "#e69f00")
 MARKERS = "osD^vP"
+DASHES = ("--", ":", "-.")
 
 
 class Series(NamedTuple):
@@ -30,7 +31,7 @@ class Panel(NamedTuple):
     log: bool = False
 
 
-def plot(panels: Sequence[Panel], *, x_label: str, title: str = "") -> str:
+def plot(panels: Sequence[Panel], *, x_label: str, title: str = "", log_x: bool = False) -> str:
     """The text of an SVG with the panels side by side, all against the same quantity."""
     # Without pyplot, which would keep the figure; the salt makes equal plots equal files.
     with matplotlib.rc_context({"svg.hashsalt": "edgeprune", "font.size": 10}):
@@ -42,18 +43,24 @@ def plot(panels: Sequence[Panel], *, x_label: str, title: str = "") -> str:
             axes = figure.add_subplot(1, len(panels), position + 1)
             _draw(axes, panel)
             axes.set_xlabel(_plain(x_label))
+            if log_x:
+                axes.set_xscale("log")
+                for labels in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
+                    labels(LogFormatter(labelOnlyBase=False))
         text = StringIO()
         figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
     return text.getvalue()
 
 
 def _draw(axes, panel: Panel) -> None:
-    solid = 0
+    solid = dashed = 0
     for line in panel.series:
         # A name that starts with an underscore would be left out of the legend.
         label = _plain(line.name.removeprefix("_"))
         if line.dashed:
-            axes.plot(line.x, line.y, color="#888888", linestyle="--", linewidth=1, label=label)
+            style = DASHES[dashed % len(DASHES)]
+            axes.plot(line.x, line.y, color="#888888", linestyle=style, linewidth=1, label=label)
+            dashed += 1
             continue
         style = {"color": COLOURS[solid % len(COLOURS)], "linewidth": 1.6, "label": label}
         if len(line.x) <= 25:  # measured points rather than a log of steps

@@ -1,0 +1,145 @@
+"""Minimality: which edges of a circuit can go without the circuit leaving the model.
+
+One by one, each edge removed from the circuit alone; and greedily, one after the other for as
+long as the circuit stays near. The first says how needed each edge is while all others are there,
+the second how small the circuit could be: of two edges that do the same work each can go, but
+not both.
+
+Axes: K edges of a circuit, E edges of the graph, N examples.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int, PyTree
+
+from edgeprune_jax.ablation import settle
+from edgeprune_jax.circuits import Circuit, reachable
+from edgeprune_jax.engine import masked_forward
+from edgeprune_jax.graph import Edges
+from edgeprune_jax.objectives import DIVERGENCES
+from edgeprune_jax.stream import Model, Writes
+from edgeprune_jax.tasks.batch import Batch
+
+
+class Removals(NamedTuple):
+    """What is needed to remove edges: the mean divergence of a mask, and of a mask without each
+    of some edges."""
+
+    divergence: Callable  # "E" -> float
+    without_each: Callable  # "E", edge indices "K" -> "K"
+
+
+def removals(
+    model: Model,
+    params: PyTree,
+    circuit: Circuit,
+    data: Batch,
+    teacher: Float[np.ndarray, "N A V"],
+    *,
+    ablation: str | Writes = "interchange",
+) -> Removals:
+    """The two functions for a circuit's graph, compiled; all examples go through in one batch."""
+    graph = circuit.graph
+    distance = DIVERGENCES["squared" if teacher.shape[-1] == 1 else "kl"]
+    if isinstance(ablation, str):
+        ablation = settle(model, params, data, ablation)
+
+    def mean(values, params, data, teacher):
+        logits = masked_forward(
+            model, params, data.tokens, Edges(values, graph), corrupted_tokens=data.corrupted,
+            ablation=ablation, valid=data.valid, positions=data.positions,
+        )  # fmt: skip
+        return distance(teacher, logits, data.scored).mean()
+
+    @jax.jit
+    def each(values, indices, *rest):
+        return jax.lax.map(lambda index: mean(values.at[index].set(0.0), *rest), indices)
+
+    once, rest = jax.jit(mean), (params, data, jnp.asarray(teacher))
+    return Removals(
+        lambda values: float(once(jnp.asarray(values, jnp.float32), *rest)),
+        lambda values, indices: np.asarray(
+            each(jnp.asarray(values, jnp.float32), jnp.asarray(indices), *rest)
+        ),
+    )
+
+
+def one_by_one(circuit: Circuit, remove: Removals, *, ablation: str) -> Float[np.ndarray, " K"]:
+    """How much the divergence rises when each kept edge alone is cut, in the graph's order.
+
+    Under interchange ablation an edge on no path from the input to the output changes nothing,
+    and is not run.
+    """
+    indices = np.flatnonzero(circuit.kept)
+    rises = np.zeros(len(indices))
+    run = np.ones(len(indices), bool)
+    if ablation == "interchange":
+        run = reachable(circuit).kept[indices]
+    if run.any():
+        base = remove.divergence(circuit.kept)
+        rises[run] = remove.without_each(circuit.kept, indices[run]) - base
+    return rises
+
+
+def greedily(
+    circuit: Circuit, remove: Removals, order: Int[np.ndarray, " K"], *, tolerance: float
+) -> Circuit:
+    """The circuit after cutting edges, in the order given, as long as it stays near.
+
+    `order` holds indices of edges of the graph. The divergence may rise by `tolerance` in all.
+    Edges go in blocks that double while they are accepted and halve when refused, so that each
+    edge that stays was refused alone, and a run of needless edges costs few passes.
+    """
+    kept = np.array(circuit.kept)
+    limit = remove.divergence(kept) + tolerance
+    at, block = 0, 1
+    while at < len(order):
+        trial = kept.copy()
+        trial[order[at : at + block]] = False
+        if remove.divergence(trial) <= limit:
+            kept, at, block = trial, at + block, 2 * block
+        elif block > 1:
+            block //= 2
+        else:
+            at += 1
+    return Circuit(circuit.graph, kept, {**circuit.provenance, "operation": "greedy removal"})
+
+
+def minimality(
+    model: Model,
+    params: PyTree,
+    circuit: Circuit,
+    data: Batch,
+    teacher: Float[np.ndarray, "N A V"],
+    *,
+    ablation: str = "interchange",
+    tolerance: float = 0.01,
+) -> dict[str, Any]:
+    """Which edges can go, as plain JSON: about one masked pass of all examples for each edge.
+
+    `divergence` is the circuit's mean distance from the model (KL in nats, or the squared error).
+    `one_by_one` counts the edges whose removal raises it by at most `tolerance` (`needless`) and
+    lists all with the rise (`edges`), the least needed first. `greedy` is what is left after
+    cutting in that order: `edges` kept, and its `divergence`, at most `tolerance` higher.
+    """
+    remove = removals(model, params, circuit, data, teacher, ablation=ablation)
+    rises = one_by_one(circuit, remove, ablation=ablation)
+    order = np.argsort(rises, kind="stable")
+    indices = np.flatnonzero(circuit.kept)[order]
+    left = greedily(circuit, remove, indices, tolerance=tolerance)
+    names = (circuit.graph.edge(int(index)) for index in indices)
+    return {
+        "examples": len(data),
+        "tolerance": tolerance,
+        "edges": len(circuit),
+        "divergence": remove.divergence(circuit.kept),
+        "one_by_one": {
+            "needless": int((rises <= tolerance).sum()),
+            "edges": [[*name, float(rise)] for name, rise in zip(names, rises[order], strict=True)],
+        },
+        "greedy": {"edges": len(left), "divergence": remove.divergence(left.kept)},
+    }
