@@ -15,7 +15,9 @@ LEVELS = (
        models.layers models.stored models.tokenizer models.gguf_file""",
     """gates circuits segment ablation tasks.prompts
        models.loaded models.gpt2 models.llama report.curves""",
-    """engine estimators circuit_json tasks.ioi tasks.alignment
+    """engine estimators circuit_json tasks.alignment
+       tasks.ioi tasks.greater_than tasks.gendered_pronoun tasks.boolean tasks.docstring
+       tasks.induction tasks.arithmetic tasks.multiple_choice
        models.tracr models.gguf models.huggingface_config report.layout report.tables""",
     """settings evaluation baselines.eap tasks.make models.huggingface
        measures.minimality report.routes report.page""",

@@ -18,7 +18,7 @@ from jaxtyping import Int
 from tokenizers import Encoding, Tokenizer
 
 from edgeprune_jax.tasks.batch import Batch, check
-from edgeprune_jax.tasks.prompts import Pair
+from edgeprune_jax.tasks.prompts import Pair, single_tokens
 
 AT_ONCE = 2048  # pairs tokenised together: encodings take far more memory than tokens
 
@@ -70,7 +70,7 @@ def align(pairs: Iterable[Pair], tokenizer: Tokenizer) -> Aligned:
                 kept.append(total)
                 pivots.append(pair.pivot)
                 if choices is None and pair.choices:
-                    choices = _choices(pair, tokenizer)
+                    choices = _choices(pair.choices, tokenizer)
             elif not example:
                 example = f"{result}, as in pair {total + 1}, {''.join(pair.clean)[-200:]!r}"
             total += 1
@@ -78,6 +78,8 @@ def align(pairs: Iterable[Pair], tokenizer: Tokenizer) -> Aligned:
         raise ValueError(f"none of {total} prompt pairs can be used: {example or 'there is none'}")
     batch = _batch(found)
     if choices is not None:
+        if not np.isin(batch.targets, choices).all():
+            raise ValueError("an answer is none of its choices: a task must draw it from them")
         wide = np.broadcast_to(choices, (len(found), len(choices)))
         batch = Batch(**{**vars(batch), "choices": wide, "pivots": np.array(pivots, np.int32)})
     return Aligned(check(batch), np.array(kept), total - len(found), example)
@@ -155,16 +157,11 @@ def _trace(encoding: Encoding, pieces: tuple[str, ...]) -> _Tokens:
     return _Tokens(encoding.ids[:last], where[:last], first)
 
 
-def _choices(pair: Pair, tokenizer: Tokenizer) -> Int[np.ndarray, " C"]:
-    """The token of each choice in the place of a pair's answer."""
-    texts = ["".join(pair.clean) + choice for choice in pair.choices]
-    tokens = []
-    for choice, encoding in zip(pair.choices, tokenizer.encode_batch(texts), strict=True):
-        traced = _trace(encoding, (*pair.clean, choice))
-        if len(traced.ids) != traced.first + 1:
-            raise ValueError(f"choices must be one token each in this tokenizer: {choice!r} is not")
-        tokens.append(traced.ids[-1])
-    return np.array(tokens, np.int32)
+def _choices(choices: Sequence[str], tokenizer: Tokenizer) -> Int[np.ndarray, " C"]:
+    tokens = single_tokens(choices, tokenizer)
+    if missing := [choice for choice in choices if choice not in tokens]:
+        raise ValueError(f"choices must be one token each in this tokenizer: {missing[0]!r} is not")
+    return np.array([tokens[choice] for choice in choices], np.int32)
 
 
 def _batch(rows: Sequence[_Row]) -> Batch:

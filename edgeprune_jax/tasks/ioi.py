@@ -18,7 +18,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from edgeprune_jax.tasks.prompts import Pair, fill, known
-from edgeprune_jax.tasks.splits import SPLITS, Split, distinct, generator, portion
+from edgeprune_jax.tasks.splits import SPLITS, Split, distinct, generator, others, portion
 from edgeprune_jax.tasks.words import NAMES, OBJECTS, PLACES, TEMPLATES
 
 BLOCK = 4096  # pairs whose corrupted names are drawn together
@@ -69,25 +69,14 @@ def draw(
     sentence, swap, a, b, scene = distinct(rng, axes, n, split=split)
     b = b + (b >= a)  # skips A
     people = np.stack([np.where(swap, b, a), np.where(swap, a, b), b], axis=1)
-    return _pairs(names, sentences, scenes, sentence, scene, people, a, rng)
+    corrupted = others(rng, people[:, :2], len(names), 3)
+    for s, c, clean, other, answer in zip(sentence, scene, people, corrupted, a, strict=True):
+        place, thing = scenes[c]
 
+        def pieces(trio, template=sentences[int(s)], place=place, thing=thing):
+            first, second, giver = (names[int(i)] for i in trio)
+            return fill(
+                template, first=first, second=second, giver=giver, place=place, object=thing
+            )
 
-def _pairs(names, sentences, scenes, sentence, scene, people, answers, rng) -> Iterator[Pair]:
-    for start in range(0, len(people), BLOCK):
-        block = slice(start, start + BLOCK)
-        order = rng.random((len(people[block]), len(names)))
-        np.put_along_axis(order, people[block], np.inf, axis=1)
-        others = order.argsort(axis=1)[:, :3]
-        for s, c, clean, corrupted, answer in zip(
-            sentence[block], scene[block], people[block], others, answers[block], strict=True
-        ):
-            place, thing = scenes[c]
-
-            def pieces(trio, template=sentences[s], place=place, thing=thing):
-                first, second, giver = (names[i] for i in trio)
-                return fill(
-                    template, first=first, second=second, giver=giver, place=place, object=thing
-                )
-
-            foil = names[clean[2]]
-            yield Pair(pieces(clean), pieces(corrupted), f" {names[answer]}", f" {foil}")
+        yield Pair(pieces(clean), pieces(other), f" {names[answer]}", f" {names[clean[2]]}")

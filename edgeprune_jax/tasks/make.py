@@ -5,12 +5,33 @@ from types import MappingProxyType
 
 from tokenizers import Tokenizer
 
-from edgeprune_jax.tasks import ioi
+from edgeprune_jax.tasks import (
+    arithmetic,
+    boolean,
+    docstring,
+    gendered_pronoun,
+    greater_than,
+    induction,
+    ioi,
+    multiple_choice,
+)
 from edgeprune_jax.tasks.alignment import Aligned, align
 from edgeprune_jax.tasks.prompts import Draw
 from edgeprune_jax.tasks.splits import Split
 
-TASKS: Mapping[str, Draw] = MappingProxyType({"ioi": ioi.ioi, "ioi-t1": ioi.ioi_t1})
+TASKS: Mapping[str, Draw] = MappingProxyType({
+    "ioi": ioi.ioi,
+    "ioi-t1": ioi.ioi_t1,
+    "greater-than": greater_than.greater_than,
+    "gendered-pronoun": gendered_pronoun.gendered_pronoun,
+    "boolean-few-shot": boolean.few_shot,
+    "boolean-instruction": boolean.instruction,
+    "docstring": docstring.docstring,
+    "induction": induction.induction,
+    "addition": arithmetic.addition,
+    "subtraction": arithmetic.subtraction,
+    "multiple-choice": multiple_choice.multiple_choice,
+})  # fmt: skip
 
 
 def make_task(name: str, tokenizer: Tokenizer, *, split: Split, n: int, seed: int) -> Aligned:

@@ -61,3 +61,8 @@ def known(words: Iterable[str], tokenizer: Tokenizer) -> list[str]:
     """The words that are one token each after a space, without it."""
     found = single_tokens([f" {word}" for word in words], tokenizer)
     return [word.removeprefix(" ") for word in found]
+
+
+def space_stands_alone(tokenizer: Tokenizer) -> bool:
+    """Whether the space before a number is a token of its own, and so belongs to the prompt."""
+    return any(end == 2 for _, end in tokenizer.encode("= 68").offsets)

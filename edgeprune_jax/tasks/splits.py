@@ -14,6 +14,7 @@ from jaxtyping import Int
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 SHARES = (0.6, 0.15, 0.25)  # of a task's material
+BLOCK = 4096  # rows that are drawn together, so that memory does not grow with their number
 Item = TypeVar("Item")
 
 
@@ -53,3 +54,33 @@ def distinct(
     if not 1 <= n <= most:
         raise ValueError(f"the {split} split holds {most} different prompts: {n} asked for.")
     return np.unravel_index(rng.choice(most, n, replace=False), tuple(axes))
+
+
+def without_repeats(
+    columns: Sequence[Int[np.ndarray, " n"]],
+) -> Int[np.ndarray, "n k"]:
+    """Coordinates below s, s - 1, s - 2, ... as different numbers below s, one to one."""
+    chosen: list[np.ndarray] = []
+    for column in columns:
+        for taken in np.sort(np.stack(chosen), axis=0) if chosen else ():
+            column = column + (column >= taken)
+        chosen.append(column)
+    return np.stack(chosen, axis=1)
+
+
+def others(
+    rng: np.random.Generator, used: Int[np.ndarray, "n k"], size: int, count: int
+) -> Int[np.ndarray, "n count"]:
+    """For each row `count` different numbers below `size`, none of those in `used`."""
+    if size < used.shape[1] + count:
+        raise ValueError(
+            f"a pair needs {used.shape[1] + count} different words that are one token each: "
+            f"the tokenizer has {size} of ours."
+        )
+    rows = []
+    for start in range(0, len(used), BLOCK):
+        block = used[start : start + BLOCK]
+        order = rng.random((len(block), size))
+        np.put_along_axis(order, block, np.inf, axis=1)
+        rows.append(order.argsort(axis=1)[:, :count])
+    return np.concatenate(rows)

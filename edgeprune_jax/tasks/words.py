@@ -1,4 +1,4 @@
-"""The words of the indirect object task: sentences, names, places and objects.
+"""The words of the tasks: sentences of the indirect object task, names, places, objects, nouns.
 
 A sentence holds five slots. {first} and {second} are the two people, in either order; {giver} is
 the one of them who acts, so that the other follows the last word. A name never opens a sentence:
@@ -70,4 +70,22 @@ PLACES = tuple(
 OBJECTS = tuple(
     "basket blanket book camera coin cup flower hat key lamp letter map necklace notebook pencil"
     " photo ring sandwich ticket watch".split()
+)
+
+# Arguments of functions, and words to list. Each is one token after a space for SmolLM2 and GPT-2.
+NOUNS = tuple(
+    "air animal apple arm army art baby ball band bank base battle beach bear bed bell bird block"
+    " blood board boat body bone book border bottle box boy brain branch bread bridge brother bus"
+    " card case cat cell chair child church circle city class clock cloud coal coast coffee color"
+    " corn country course court cover cow crew cup day desk dinner doctor dog door dream dress"
+    " earth edge egg engine evening eye face farm father field finger fire fish floor flower food"
+    " foot forest friend fruit garden gas gate girl glass gold grass ground hair hall hand hat head"
+    " heart hill home horse hospital hotel hour house ice island key king kitchen lake land leaf"
+    " leg letter light line lion machine map market meat metal milk mind mirror money moon morning"
+    " mother mountain mouth museum music name neck night nose ocean office oil page paper park"
+    " party pen people phone picture pig plane plant plate queen rain ring river road rock roof"
+    " room rope rose salt school sea seat ship shirt shoe shop silver sister skin sky snow song"
+    " soul spring star station steel stone storm street student sugar summer sun table tail teacher"
+    " tooth tower town train tree truck uncle valley village voice wall war water wheel wife wind"
+    " window wine winter wood wool yard year".split()
 )

@@ -1,11 +1,19 @@
 import inspect
+from itertools import permutations
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeprune_jax.tasks.splits import SPLITS, distinct, generator, portion
+from edgeprune_jax.tasks.splits import (
+    SPLITS,
+    distinct,
+    generator,
+    others,
+    portion,
+    without_repeats,
+)
 
 seeds = st.integers(0, 2**32)
 
@@ -46,3 +54,21 @@ def test_an_unknown_split_is_refused():
             function("dev")
     with pytest.raises(ValueError, match="train, validation, test: got 'dev'"):
         inspect.unwrap(generator)(0, "dev")  # the test run's type check would refuse it first
+
+
+@given(size=st.integers(3, 6))
+def test_coordinates_without_repeats_are_all_the_arrangements(size):
+    grid = np.indices((size, size - 1, size - 2)).reshape(3, -1)
+    found = without_repeats(list(grid))
+    assert sorted(map(tuple, found.tolist())) == list(permutations(range(size), 3))
+
+
+@given(seed=seeds, size=st.integers(7, 12))
+def test_others_are_new_to_their_row(seed, size):
+    used = np.array([[0, 1, 2], [size - 1, 3, 4]] * 10)
+    found = others(generator(seed, "train"), used, size, 4)
+    assert found.shape == (20, 4) and found.max() < size
+    for mine, more in zip(used, found, strict=True):
+        assert len({*mine, *more}) == 7
+    with pytest.raises(ValueError, match="needs 7 different words .* 6 of ours"):
+        others(generator(seed, "train"), used, 6, 4)
