@@ -18,8 +18,8 @@ splits = st.sampled_from(SPLITS)
 seeds = st.integers(0, 2**32)
 
 
-def draw(names, *, split, n, seed):
-    pairs = ioi.draw(names, templates(split), SCENES, split=split, n=n, seed=seed)
+def draw(names, *, split, n, seed, scenes=SCENES):
+    pairs = ioi.draw(names, templates(split), scenes, split=split, n=n, seed=seed)
     return [(("".join(p.clean)), "".join(p.corrupted), p.answer, p.foil) for p in pairs]
 
 
@@ -62,6 +62,7 @@ def test_a_split_shows_its_own_templates_and_no_other(split):
     assert seen == set(templates(split))
 
 
+@settings(deadline=None)
 @given(split=splits, seed=seeds, count=st.integers(5, len(NAMES)))
 def test_the_answer_is_the_one_who_does_not_act(split, seed, count):
     for text, corrupted, answer, foil in draw(NAMES[:count], split=split, n=20, seed=seed):
@@ -109,6 +110,7 @@ def test_the_batch_is_the_text(tokenizer):
         assert batch.targets[row, 0] == ids[-1]
 
 
+@settings(deadline=None, max_examples=30)
 @given(split=splits, seed=seeds)
 def test_a_seed_gives_the_same_prompts_and_another_gives_others(split, seed):
     rows = draw(NAMES, split=split, n=20, seed=seed)
@@ -117,11 +119,11 @@ def test_a_seed_gives_the_same_prompts_and_another_gives_others(split, seed):
 
 
 def test_prompts_are_distinct_up_to_the_last_one_there_is():
-    most = 2 * 2 * 5 * 4 * len(PLACES) * len(OBJECTS)
-    rows = draw(NAMES[:5], split="validation", n=most, seed=0)
+    most = 2 * 2 * 5 * 4 * 30
+    rows = draw(NAMES[:5], split="validation", n=most, seed=0, scenes=SCENES[:30])
     assert len({text for text, *_ in rows}) == most
     with pytest.raises(ValueError, match=f"validation split holds {most} .* {most + 1} asked"):
-        draw(NAMES[:5], split="validation", n=most + 1, seed=0)
+        draw(NAMES[:5], split="validation", n=most + 1, seed=0, scenes=SCENES[:30])
 
 
 def test_one_template_has_scenes_of_its_own_in_each_split(toy):

@@ -3,7 +3,7 @@ from itertools import permutations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeprune_jax.tasks.splits import (
@@ -18,6 +18,7 @@ from edgeprune_jax.tasks.splits import (
 seeds = st.integers(0, 2**32)
 
 
+@settings(deadline=None)
 @given(count=st.integers(8, 200))
 def test_portions_are_disjoint_and_together_everything(count):
     parts = [portion(range(count), split) for split in SPLITS]
@@ -31,6 +32,7 @@ def test_a_portion_that_is_too_small_is_refused():
         portion(range(20), "test", at_least=9)
 
 
+@settings(deadline=None)
 @given(axes=st.lists(st.integers(1, 4), min_size=1, max_size=4), seed=seeds)
 def test_all_points_of_a_grid_are_drawn_once_and_no_more(axes, seed):
     most = int(np.prod(axes))
@@ -41,6 +43,7 @@ def test_all_points_of_a_grid_are_drawn_once_and_no_more(axes, seed):
         distinct(generator(seed, "train"), axes, most + 1, split="train")
 
 
+@settings(deadline=None)
 @given(seed=seeds)
 def test_splits_and_seeds_draw_for_themselves(seed):
     draws = [tuple(generator(s, split).integers(0, 2**40, 4)) for s in (seed, seed + 1)
@@ -56,6 +59,7 @@ def test_an_unknown_split_is_refused():
         inspect.unwrap(generator)(0, "dev")  # the test run's type check would refuse it first
 
 
+@settings(deadline=None)
 @given(size=st.integers(3, 6))
 def test_coordinates_without_repeats_are_all_the_arrangements(size):
     grid = np.indices((size, size - 1, size - 2)).reshape(3, -1)
@@ -63,6 +67,7 @@ def test_coordinates_without_repeats_are_all_the_arrangements(size):
     assert sorted(map(tuple, found.tolist())) == list(permutations(range(size), 3))
 
 
+@settings(deadline=None)
 @given(seed=seeds, size=st.integers(7, 12))
 def test_others_are_new_to_their_row(seed, size):
     used = np.array([[0, 1, 2], [size - 1, 3, 4]] * 10)
