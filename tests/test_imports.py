@@ -19,9 +19,9 @@ LEVELS = (
        tasks.ioi tasks.greater_than tasks.gendered_pronoun tasks.boolean tasks.docstring
        tasks.induction tasks.arithmetic tasks.multiple_choice
        models.tracr models.gguf models.huggingface_config report.layout report.tables""",
-    """settings evaluation baselines.eap tasks.make models.huggingface
+    """settings evaluation baselines.eap tasks.jsonl models.huggingface
        measures.minimality report.routes report.page""",
-    """pruning models.load measures.details measures.curve report.draw""",
+    """pruning tasks.make models.load measures.details measures.curve report.draw""",
     """checkpoints measures.completeness""",
     """run report.run""",
     """tracr_models.programs tracr_models.certificate tracr_models.domain""",

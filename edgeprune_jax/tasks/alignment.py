@@ -49,12 +49,14 @@ class _Unusable(Exception):
     """Why a pair cannot be used."""
 
 
-def align(pairs: Iterable[Pair], tokenizer: Tokenizer) -> Aligned:
+def align(
+    pairs: Iterable[Pair], tokenizer: Tokenizer, *, names: Sequence[str] | None = None
+) -> Aligned:
     """Tokens of the pairs, right-padded with 0 to the longest; special tokens are the tokenizer's.
 
     Answers of several tokens are scored at each of them, after the right ones before it. A foil
     counts where it parts from the answer. Raises `ValueError` where no pair can be used, naming
-    the first and its reason.
+    the first and its reason. `names` are what messages call the pairs, by default their numbers.
     """
     if tokenizer.padding or tokenizer.truncation:
         raise ValueError(
@@ -72,7 +74,8 @@ def align(pairs: Iterable[Pair], tokenizer: Tokenizer) -> Aligned:
                 if choices is None and pair.choices:
                     choices = _choices(pair.choices, tokenizer)
             elif not example:
-                example = f"{result}, as in pair {total + 1}, {''.join(pair.clean)[-200:]!r}"
+                name = f"pair {total + 1}" if names is None else names[total]
+                example = f"{result}, as in {name}, {''.join(pair.clean)[-80:]!r}"
             total += 1
     if not found:
         raise ValueError(f"none of {total} prompt pairs can be used: {example or 'there is none'}")

@@ -1,6 +1,7 @@
 """The tasks by name."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from types import MappingProxyType
 
 from tokenizers import Tokenizer
@@ -16,6 +17,7 @@ from edgeprune_jax.tasks import (
     multiple_choice,
 )
 from edgeprune_jax.tasks.alignment import Aligned, align
+from edgeprune_jax.tasks.jsonl import make_jsonl
 from edgeprune_jax.tasks.prompts import Draw
 from edgeprune_jax.tasks.splits import Split
 
@@ -35,11 +37,15 @@ TASKS: Mapping[str, Draw] = MappingProxyType({
 
 
 def make_task(name: str, tokenizer: Tokenizer, *, split: Split, n: int, seed: int) -> Aligned:
-    """Up to `n` examples of a task: pairs that this tokenizer cannot align are left out, counted.
+    """Up to `n` examples of a task, named or a file; what does not align is left out and counted.
 
     Nothing but the arguments decides what they are. Raises `ValueError` for an unknown task or
     split, for more prompts than the split holds, and where no pair is left.
     """
+    if name.endswith(".jsonl"):
+        return make_jsonl(Path(name), tokenizer, split=split, n=n, seed=seed)
     if name not in TASKS:
-        raise ValueError(f"the tasks are {', '.join(sorted(TASKS))}: got {name!r}.")
+        raise ValueError(
+            f"the tasks are {', '.join(sorted(TASKS))}, or a .jsonl file of your own: got {name!r}."
+        )
     return align(TASKS[name](tokenizer, split=split, n=n, seed=seed), tokenizer)
