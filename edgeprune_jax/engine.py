@@ -17,15 +17,13 @@ Axes: E embedding writers, W writers, H query heads, B batch, T tokens, A scored
       D residual width, V vocabulary.
 """
 
-import math
-
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from edgeprune_jax.ablation import ablated_writes
 from edgeprune_jax.graph import Edges, Graph
-from edgeprune_jax.segment import Streams, make_segment, mix
+from edgeprune_jax.segment import Streams, default_segment, make_segment, mix
 from edgeprune_jax.stream import Model, Writes, add, all_valid, pick
 
 
@@ -69,7 +67,7 @@ def masked_forward(
     first_part = embeds - ablation.embeds if graph.embeddings else embeds[:0]
     outbox = [first_part.astype(outbox_dtype or embeds.dtype)]
     rows, final_row = mask.rows()
-    segment = segment or math.isqrt(graph.layers)
+    segment = segment or default_segment(graph.layers)
     run = make_segment(model, graph)
     for first in range(0, graph.layers, segment):
         layers = slice(first, min(first + segment, graph.layers))

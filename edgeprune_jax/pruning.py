@@ -102,19 +102,20 @@ def init(graph: Graph, config: PruneConfig, *, examples: int = 0) -> PruneState:
     )  # fmt: skip
 
 
-def make_step(model: Model, config: PruneConfig) -> Callable:
+def make_step(model: Model, config: PruneConfig, *, segment: int | None = None) -> Callable:
     """The training step: (state, params, batch, teacher, means, rows) -> (state, metrics).
 
     `teacher` holds the full model's logits, B A V; `means` the settled writes of mean ablation,
     None for the others; `rows` the batch's examples among all, where the state remembers them.
     The state is donated. Metrics are scalars on the device. Seeds share one compiled step.
+    `segment` is that of `masked_forward`.
     """
     key = jax.random.key(config.seed + 1)
-    return partial(_compiled_step(model, dataclasses.replace(config, seed=0)), key)
+    return partial(_compiled_step(model, dataclasses.replace(config, seed=0), segment), key)
 
 
 @lru_cache(maxsize=8)
-def _compiled_step(model: Model, config: PruneConfig) -> Callable:
+def _compiled_step(model: Model, config: PruneConfig, segment: int | None) -> Callable:
     divergence = DIVERGENCES[config.divergence]
     estimate = ESTIMATORS[config.estimator]
     move = optimiser(config)
@@ -141,7 +142,7 @@ def _compiled_step(model: Model, config: PruneConfig) -> Callable:
             model, params, batch.tokens, mask if nodes is None else scale_writers(mask, nodes),
             corrupted_tokens=batch.corrupted,
             ablation=config.ablation if means is None else means, valid=batch.valid,
-            positions=batch.positions,
+            positions=batch.positions, outbox_dtype=config.outbox_dtype, segment=segment,
         )  # fmt: skip
         distances = divergence(teacher, logits, batch.scored)
         value = distances.mean()

@@ -37,6 +37,11 @@ class Streams(NamedTuple):
     mlp: Array
 
 
+def default_segment(layers: int) -> int:
+    """Layers in a segment that balance the products within segments and between them."""
+    return math.isqrt(layers)
+
+
 def mix(
     m: Float[Array, "R W"], d: Float[Array, "W B T D"], dtype: DTypeLike
 ) -> Float[Array, "R B T D"]:
@@ -97,13 +102,14 @@ def make_segment(model: Model, graph: Graph):
     n_rows, n_columns = graph.readers_per_layer, heads + 1
     attention_rows = n_rows - 1
 
-    def attend(valid, block, x, stream, ablated):
-        x = x + stream
-        q, k, v = x[:heads], x[heads : heads + groups], x[heads + groups :]
-        written = model.attend(block, q, k, v, valid)
+    def attend(valid, block, q, k, v, stream, ablated):
+        written = model.attend(block, q + stream, k + stream, v + stream, valid)
         if written.shape[0] != heads:  # a single head would broadcast, and be wrong in silence
             raise ValueError(f"the mask's graph has {heads} heads, the model {written.shape[0]}")
         return written - ablated
+
+    def qkv(x):
+        return x[:heads], x[heads : heads + groups], x[heads + groups : attention_rows]
 
     def mlp(block, x, stream, ablated):
         return model.mlp(block, x + stream) - ablated
@@ -115,15 +121,14 @@ def make_segment(model: Model, graph: Graph):
         own, kept = [], []
         for layer, block in enumerate(blocks):
             row, column = layer * n_rows, before + layer * n_columns
-            x, x_mlp = sums[row : row + attention_rows], sums[row + attention_rows]
+            x, mlp_row = sums[row : row + n_rows], row + attention_rows
             if own:
-                reads = m[row : row + attention_rows, before:column]
-                x = x + mix(reads, jnp.concatenate(own), dtype)
-            inputs = (block, x, streams[layer].attention, ablated[layer].heads)
+                x = x + mix(m[row : row + n_rows, before:column], jnp.concatenate(own), dtype)
+            inputs = (block, *qkv(x), streams[layer].attention, ablated[layer].heads)
             heads_wrote, kept_attention = call(partial(attend, valid), *inputs)
             own.append(heads_wrote.astype(outbox_dtype))
-            reads = m[row + attention_rows, None, before : column + heads]
-            x_mlp = x_mlp + mix(reads, jnp.concatenate(own), dtype)[0]
+            reads = m[mlp_row, None, column : column + heads]
+            x_mlp = x[attention_rows] + mix(reads, own[-1], dtype)[0]
             mlp_wrote, kept_mlp = call(mlp, block, x_mlp, streams[layer].mlp, ablated[layer].mlp)
             own.append(mlp_wrote.astype(outbox_dtype)[None])
             kept.append((kept_attention, kept_mlp))
@@ -149,10 +154,11 @@ def make_segment(model: Model, graph: Graph):
             pull_attention, pull_mlp = kept[layer]
             g_block_mlp, gx_mlp, g_stream_mlp, g_ablated_mlp = pull_mlp(inputs, g[heads])
             reads = m[mlp_row, column : column + heads, None, None, None].astype(dtype)
-            inputs = (blocks[layer], x[row:mlp_row], streams[layer].attention, ablated[layer].heads)
+            attention = (streams[layer].attention, ablated[layer].heads)
+            inputs = (blocks[layer], *qkv(x[row:mlp_row]), *attention)
             g_heads_wrote = g[:heads] + reads * gx_mlp
-            g_block, gx, g_stream, g_heads = pull_attention(inputs, g_heads_wrote)
-            g_readers = [jnp.concatenate((gx, gx_mlp[None])), *g_readers]
+            g_block, *gx, g_stream, g_heads = pull_attention(inputs, g_heads_wrote)
+            g_readers = [jnp.concatenate((*gx, gx_mlp[None])), *g_readers]
             g_blocks.append(jax.tree.map(_sum, g_block, g_block_mlp))
             g_streams.append(Streams(g_stream, g_stream_mlp))
             g_ablated.append(LayerWrites(g_heads, g_ablated_mlp))

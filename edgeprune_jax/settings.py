@@ -64,6 +64,9 @@ class PruneConfig:
     """Above 0, a divergence d counts as log(1 + d / floor), so that a rare failure counts too."""
     ablation: str = "interchange"
     """What a cut edge carries: 'interchange', 'mean' or 'zero'."""
+    outbox_dtype: str | None = None
+    """Of what writers wrote and its products with the mask: 'float32' or 'bfloat16', half the
+    memory. By default the model's own."""
     seed: int = 0
     """Seed of gates, masks and the order of the data."""
 
@@ -104,6 +107,8 @@ class PruneConfig:
             raise ValueError(f"the score estimator needs 2 samples or more: got {self.samples}")
         if self.estimator == "pathwise" and self.divergence in WITHOUT_GRADIENT:
             raise ValueError(f"divergence {self.divergence!r} needs the score estimator")
+        if self.outbox_dtype not in (None, "float32", "bfloat16"):
+            raise ValueError(f"outbox_dtype must be float32 or bfloat16: got {self.outbox_dtype!r}")
         if self.schedule not in ("linear", "logarithmic"):
             raise ValueError(f"schedule must be linear or logarithmic: got {self.schedule!r}")
         if self.schedule == "logarithmic" and not (self.start < 1 and self.target < 1):
