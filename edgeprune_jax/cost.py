@@ -9,7 +9,7 @@ Axes: R readers, W writers, B batch, T tokens, A scored positions, D residual wi
 
 import math
 import os
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -67,14 +67,14 @@ def plain_flops(model: Model, params: PyTree, shapes: Shapes) -> float:
     def run(params, tokens):
         return plain_run(model, params, tokens)[0]
 
-    return float(jax.jit(run).lower(_abstract(params), tokens).cost_analysis()["flops"])
+    return _counted(jax.jit(run), _abstract(params), tokens)
 
 
 def unembedding_flops(model: Model, params: PyTree, shapes: Shapes, *, positions: int) -> float:
     """Operations of the unembedding of `positions` tokens of each example."""
     embeds = _embeds(model, params, shapes)
     x = jax.ShapeDtypeStruct((shapes.batch, positions, embeds.shape[-1]), embeds.dtype)
-    return float(jax.jit(model.unembed).lower(_abstract(params), x).cost_analysis()["flops"])
+    return _counted(jax.jit(model.unembed), _abstract(params), x)
 
 
 def sums(graph: Graph, *, segment: int | None = None) -> tuple[int, int]:
@@ -167,6 +167,11 @@ def device_memory() -> int:
     """Bytes that the first device has; of a CPU, what the machine has."""
     stats = jax.local_devices()[0].memory_stats() or {}
     return stats.get("bytes_limit") or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _counted(function: Any, *inputs: Any) -> float:
+    """Operations of a jitted function, by XLA's count before it compiles."""
+    return float((function.lower(*inputs).cost_analysis() or {})["flops"])
 
 
 def _kept_bytes(model: Model, block: PyTree, graph: Graph, embeds) -> int:

@@ -49,8 +49,8 @@ def masked_forward(
     writers, the clean embedding reaches every reader. Logits are at `positions`, or at every
     token. `outbox_dtype` is that of the kept differences and of their products with the mask
     (accumulated in float32): bfloat16 halves the memory; by default it is the model's own.
-    `segment` is the number of layers in a block, a matter of speed alone; by default the square
-    root of the depth, which balances the products within blocks and between them.
+    `segment` is the number of layers in a block, a matter of speed alone; by default a third of
+    them.
 
     Raises `ValueError` for shapes that do not fit each other (paper section 3; equation above).
     """

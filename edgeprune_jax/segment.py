@@ -38,8 +38,8 @@ class Streams(NamedTuple):
 
 
 def default_segment(layers: int) -> int:
-    """Layers in a segment that balance the products within segments and between them."""
-    return math.isqrt(layers)
+    """Layers in a segment: three segments were fastest, at 12 layers and at 30."""
+    return math.ceil(layers / 3)
 
 
 def mix(

@@ -107,7 +107,7 @@ def _peak_bytes(options: Bench) -> int:
 
 
 def reference(options: Bench) -> dict:
-    """Seconds of torch's plain forward pass and of the paper's training step, in a process apart."""
+    """Seconds of torch's plain forward pass and of the paper's training step."""
     if options.reference is None:
         return {}
     command = [
@@ -120,9 +120,10 @@ def reference(options: Bench) -> dict:
 
 def table(row: dict) -> Table:
     shown = Table("", "median", "x plain forward", "spread")
+    plain = row["seconds"]["plain"]["median"]
     for name, one in row["seconds"].items():
         shown.add_row(
-            name, f"{one['median']:.3f} s", f"{one['median'] / row['seconds']['plain']['median']:.2f}",
+            name, f"{one['median']:.3f} s", f"{one['median'] / plain:.2f}",
             f"{one['min']:.3f} to {one['max']:.3f}",
         )  # fmt: skip
     for name, one in row.get("reference", {}).items():

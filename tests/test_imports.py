@@ -15,7 +15,7 @@ LEVELS = (
        models.layers models.stored models.tokenizer models.gguf_file""",
     """gates circuits segment ablation tasks.prompts
        models.loaded models.gpt2 models.llama report.curves""",
-    """engine estimators circuit_json tasks.alignment
+    """engine cost estimators circuit_json tasks.alignment
        tasks.ioi tasks.greater_than tasks.gendered_pronoun tasks.boolean tasks.docstring
        tasks.induction tasks.arithmetic tasks.multiple_choice
        models.tracr models.gguf models.huggingface_config report.layout report.tables""",
@@ -27,7 +27,7 @@ LEVELS = (
     """tracr_models.programs tracr_models.certificate tracr_models.domain""",
     """tracr_models.compile tracr_models.polish tracr_models.ground_truth""",
     """tracr_models.recovery""",
-    """cli.inputs cli.progress""",
+    """cli.inputs cli.progress cli.dry_run""",
     """cli.prune cli.compare cli.draw cli.tracr""",
     """cli.evaluate""",
     """cli.main""",

@@ -11,6 +11,7 @@ from rich.console import Console
 from edgeprune_jax import atomic, circuit_json
 from edgeprune_jax.baselines.eap import eap
 from edgeprune_jax.circuits import Circuit, from_scores
+from edgeprune_jax.cli import dry_run
 from edgeprune_jax.cli.inputs import find_data, find_model, origin
 from edgeprune_jax.cli.progress import Progress
 from edgeprune_jax.evaluation import evaluate
@@ -52,6 +53,8 @@ class Prune:
     """Edges of the final circuit. Without it the gates decide, by bisection."""
     preset: Literal["default", "paper"] = "default"
     """Settings to start from; those given beside it replace the preset's."""
+    dry_run: bool = False
+    """Estimate memory and time of a step, print them, and write nothing."""
     json: bool = False
     """Print the result as one JSON object, and no progress."""
     config: PruneConfig = field(default_factory=PruneConfig)
@@ -82,6 +85,8 @@ def run(options: Prune) -> int:
             f"--edges must be between 1 and {loaded.graph.n_edges}, those of {loaded.name}: "
             f"got {options.edges}"
         )
+    if options.dry_run:
+        return show_estimate(options, loaded, train)
     settings = dataclasses.asdict(options.config)
     identity = {
         "model": {"name": loaded.name, "digest": loaded.digest},
@@ -115,6 +120,16 @@ def run(options: Prune) -> int:
         if table:
             console.print(to_rich(comparison("Unseen prompts of the test split", table)))
         console.print(f"written: {options.out}/report.html, circuit.json, circuit.svg")
+    return 0
+
+
+def show_estimate(options: Prune, loaded: Loaded, train: Batch) -> int:
+    """Prints what the run would need."""
+    found = dry_run.estimate(loaded, train, options.config)
+    if options.json:
+        print(json.dumps(found))
+    else:
+        Console().print(dry_run.to_rich(found, options.config))
     return 0
 
 

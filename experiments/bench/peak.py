@@ -1,6 +1,6 @@
 """The peak resident memory of a process that runs only the training step, three times.
 
-    python experiments/bench/peak.py --batch 8        prints one number, bytes
+python experiments/bench/peak.py --batch 8        prints one number, bytes
 """
 
 import sys

@@ -17,7 +17,8 @@ from edgeprune_jax.baselines.eap import make_gradient
 from edgeprune_jax.engine import masked_forward
 from edgeprune_jax.graph import Edges, Graph
 from edgeprune_jax.models import gpt2, llama
-from edgeprune_jax.pruning import PruneConfig, init, make_step
+from edgeprune_jax.pruning import init, make_step
+from edgeprune_jax.settings import PruneConfig
 from edgeprune_jax.stream import Model, plain_forward
 from edgeprune_jax.tasks.batch import Batch
 
@@ -142,11 +143,11 @@ def step(built: Built, work: Work) -> Compiled:
     function = make_step(built.model, config, segment=work.segment)
     state = init(built.graph, config)
     rest = (built.params, built.batch, built.teacher, None)
-    once = compiled(function, state, *rest)
+    once = compiled(function.func, *function.args, state, *rest)
     held = [state]
 
     def run():
-        held[0], metrics = once.program(held[0], *rest)  # the state is donated
+        held[0], metrics = once.program(*function.args, held[0], *rest)  # the state is donated
         return metrics
 
     return once._replace(run=run)

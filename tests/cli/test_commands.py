@@ -123,3 +123,13 @@ def test_a_preset_gives_way_to_what_is_given_beside_it():
     arguments = with_preset(["prune", "--preset", "paper", "--steps", "10"])
     assert arguments.index("3000") < arguments.index("10")
     assert "--node-gates" in arguments and "0.8" in arguments
+
+
+def test_a_dry_run_says_what_a_step_needs_and_writes_nothing(tmp_path, capsys):
+    out = tmp_path / "run"
+    code = main(["prune", "--out", str(out), "--model", "reverse", "--task", "domain",
+                 "--divergence", "squared", "--ablation", "zero", "--dry-run", "--json"])  # fmt: skip
+    found = json.loads(capsys.readouterr().out)
+    assert code == 0 and found["fits"] and not out.exists()
+    assert found["seconds_per_step"] > 0
+    assert found["largest_batch"] >= 8 and found["xla_temporary_bytes"] > 0
