@@ -125,11 +125,12 @@ def test_a_preset_gives_way_to_what_is_given_beside_it():
     assert "--node-gates" in arguments and "0.8" in arguments
 
 
-def test_a_dry_run_says_what_a_step_needs_and_writes_nothing(tmp_path, capsys):
+def test_a_dry_run_says_what_a_step_needs_and_writes_nothing(tmp_path, answer):
     out = tmp_path / "run"
-    code = main(["prune", "--out", str(out), "--model", "reverse", "--task", "domain",
-                 "--divergence", "squared", "--ablation", "zero", "--dry-run", "--json"])  # fmt: skip
-    found = json.loads(capsys.readouterr().out)
+    code, found = answer(
+        "prune", "--out", str(out), "--model", "reverse", "--task", "domain",
+        "--divergence", "squared", "--ablation", "zero", "--dry-run",
+    )  # fmt: skip
     assert code == 0 and found["fits"] and not out.exists()
     assert found["seconds_per_step"] > 0
     assert found["largest_batch"] >= 8 and found["xla_temporary_bytes"] > 0
