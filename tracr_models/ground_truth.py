@@ -90,6 +90,8 @@ def digest(batch: Batch) -> str:
     """`sha256:` and the hash of all that a verdict depends on besides the weights."""
     total = hashlib.sha256()
     for name, array in sorted(vars(batch).items()):
+        if array is None:
+            continue
         total.update(f"{name} {array.dtype.str} {array.shape}".encode() + array.tobytes())
     return f"sha256:{total.hexdigest()}"
 
