@@ -26,7 +26,7 @@ from jaxtyping import Array, PyTree
 
 from edgeprune_jax import gates as distribution
 
-AT_ONCE = 16  # masks evaluated side by side: programs are small, and then it is faster
+AT_ONCE = 4  # masks evaluated side by side: enough to be fast, and little memory
 
 Loss = Callable[[PyTree], tuple[Array, PyTree]]  # masks -> scalar and report
 Penalty = Callable[[PyTree, PyTree], tuple[Array, PyTree]]  # trainable, masks -> scalar and report

@@ -15,7 +15,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-TOLERANCE = 0.05  # of an output: what the paper allows a program's numbers
+TOLERANCE = 0.05  # of a decoded number, as in the paper
+MOVED = 0.01  # of any output
 
 
 class Multipliers(NamedTuple):
@@ -63,8 +64,8 @@ def mistaken(
 def moved(
     teacher: Float[Array, "B A V"], logits: Float[Array, "B A V"], scored: Float[Array, "B A"]
 ) -> Float[Array, " B"]:
-    """1 for each example with an output more than 0.05 off the teacher's anywhere, else 0."""
-    wrong = jnp.any(jnp.abs(teacher - logits) > TOLERANCE, axis=-1)
+    """1 for each example with an output more than 0.01 off the teacher's anywhere, else 0."""
+    wrong = jnp.any(jnp.abs(teacher - logits) > MOVED, axis=-1)
     return jnp.any(wrong & (scored > 0), axis=-1).astype(jnp.float32)
 
 

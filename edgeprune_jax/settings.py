@@ -59,7 +59,7 @@ class PruneConfig:
     """Sparsity of nodes to reach; without it node gates are trained by the divergence alone."""
     divergence: str = "kl"
     """Distance from the full model: 'kl' of next-token distributions, 'squared' error, or 0 and 1
-    for examples 'mistaken' for another answer, or 'moved' by more than 0.05 (objectives.py)."""
+    for examples 'mistaken' for another answer, or 'moved' by more than 0.01 (objectives.py)."""
     floor: float = 0.0
     """Above 0, a divergence d counts as log(1 + d / floor), so that a rare failure counts too."""
     ablation: str = "interchange"

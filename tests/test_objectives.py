@@ -107,17 +107,18 @@ def test_an_example_is_mistaken_where_any_scored_answer_differs():
     np.testing.assert_array_equal(mistaken(*arguments), [0, 1, 0, 0])
 
 
-@pytest.mark.parametrize("divergence", [mistaken, moved])
-def test_a_number_is_wrong_beyond_the_tolerance(divergence):
+@pytest.mark.parametrize("divergence, tolerance", [(mistaken, 0.05), (moved, 0.01)])
+def test_a_number_is_wrong_beyond_the_tolerance(divergence, tolerance):
     teacher = np.full((4, 1, 1), 2.0, np.float32)
-    logits = teacher + np.array([0.0, 0.04, -0.04, 0.06], np.float32)[:, None, None]
+    off = np.array([0.0, 0.8, -0.8, 1.2], np.float32) * tolerance
+    logits = teacher + off[:, None, None]
     found = divergence(*map(jnp.asarray, (teacher, logits, np.ones((4, 1), np.float32))))
     np.testing.assert_array_equal(found, [0, 0, 0, 1])
 
 
 def test_an_output_may_move_though_the_answer_stays():
     teacher = jnp.array([[[1.0, 0.0]], [[1.0, 0.0]]])
-    logits = jnp.array([[[0.9, 0.0]], [[0.97, 0.04]]])
+    logits = jnp.array([[[0.9, 0.0]], [[0.992, 0.008]]])
     np.testing.assert_array_equal(moved(teacher, logits, jnp.ones((2, 1))), [1, 0])
     np.testing.assert_array_equal(mistaken(teacher, logits, jnp.ones((2, 1))), [0, 0])
 

@@ -22,7 +22,6 @@ from edgeprune_jax.engine import masked_forward
 from edgeprune_jax.graph import Edges, Graph
 from edgeprune_jax.models.loaded import Loaded
 from edgeprune_jax.objectives import DIVERGENCES
-from edgeprune_jax.settings import PruneConfig
 from edgeprune_jax.stream import Model
 from edgeprune_jax.tasks.batch import Batch, rows, take
 
@@ -54,16 +53,22 @@ def make_wrong(
     data: Batch,
     teacher: Float[np.ndarray, "N A V"],
     failures: Float[np.ndarray, " N"],
-    config: PruneConfig,
+    *,
+    ablation: str,
+    failure: str,
+    seed: int,
 ) -> Wrong:
-    """Counts the examples on which a circuit fails, half of them those that failed last."""
-    usual = rows(len(data), min(EXAMPLES, len(data)), seed=config.seed, step=0)
-    chosen = hard_examples.choose(usual, failures, 0.5, seed=config.seed, step=0)
+    """Counts the examples on which a circuit fails by a 0-1 divergence, `failure`.
+
+    They are at most 256, half of them those on which sampled circuits failed last.
+    """
+    usual = rows(len(data), min(EXAMPLES, len(data)), seed=seed, step=0)
+    chosen = hard_examples.choose(usual, failures, 0.5, seed=seed, step=0)
     batch, expected = take(data, chosen), teacher[chosen]
 
     def wrong(kept: Bool[np.ndarray, " E"]) -> int:
         failed = _failed(
-            loaded.model, loaded.graph, config.ablation, config.divergence, loaded.params,
+            loaded.model, loaded.graph, ablation, failure, loaded.params,
             kept, batch, expected,
         )  # fmt: skip
         return int(failed.sum())
@@ -73,7 +78,7 @@ def make_wrong(
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def _failed(
-    model: Model, graph: Graph, ablation: str, divergence: str, params: PyTree,
+    model: Model, graph: Graph, ablation: str, failure: str, params: PyTree,
     kept: Bool[Array, " E"], batch: Batch, teacher: Float[Array, "N A V"],
 ) -> Float[Array, " N"]:  # fmt: skip
     logits = masked_forward(
@@ -81,4 +86,4 @@ def _failed(
         corrupted_tokens=batch.corrupted, ablation=ablation, valid=batch.valid,
         positions=batch.positions,
     )  # fmt: skip
-    return DIVERGENCES[divergence](teacher, logits, batch.scored)
+    return DIVERGENCES[failure](teacher, logits, batch.scored)

@@ -29,7 +29,7 @@ RECOVERY = PruneConfig(
     gate_rate=0.2, multiplier_rate=0.0, price=2.3, floor=5e-4,
     divergence="mistaken", ablation="zero",
 )  # fmt: skip
-DIVERGENCE = {"decoded": "mistaken", "activations": "moved"}  # of each criterion of truth
+FAILURE = {"decoded": "mistaken", "activations": "moved"}  # by the criterion of truth
 
 
 class Recovery(NamedTuple):
@@ -78,15 +78,18 @@ def recover(
     if ablation == "interchange":
         data = every_pair(data)
     teacher = logits(loaded, data.tokens, data.valid, data.positions)
-    config = dataclasses.replace(
-        config, seed=seed, ablation=ablation, divergence=DIVERGENCE[criterion]
-    )
+    config = dataclasses.replace(config, seed=seed, ablation=ablation)
+    if criterion == "activations":
+        config = dataclasses.replace(config, divergence=FAILURE[criterion])
     first = init(loaded.graph, config, examples=len(data))
     steps = prune(loaded.model, loaded.params, data, jnp.asarray(teacher), config, first)
     ((state, _),) = deque(steps, maxlen=1)  # runs to the end, keeping the last
     gates = final_gates(state.trainable)
     found = from_mask(most_likely(gates))
-    wrong = make_wrong(loaded, data, teacher, np.asarray(state.failures), config)
+    failures = np.zeros(len(data)) if state.failures is None else np.asarray(state.failures)
+    wrong = make_wrong(
+        loaded, data, teacher, failures, ablation=ablation, failure=FAILURE[criterion], seed=seed
+    )
     polished, evaluations = polish(found, np.asarray(gates.values), wrong)
     seconds = time.monotonic() - start
     (random,) = random_circuits(loaded.graph, len(found), 1, seed=seed)
