@@ -24,8 +24,9 @@ from edgeprune_jax.estimators import ESTIMATORS
 from edgeprune_jax.graph import Edges, Graph, scale_writers
 from edgeprune_jax.objectives import DIVERGENCES, Multipliers, constraint, no_multipliers
 from edgeprune_jax.settings import PruneConfig
-from edgeprune_jax.stream import Model, Writes
-from edgeprune_jax.tasks.batch import Batch, rows, take
+from edgeprune_jax.stream import Model, Writes, plain_forward
+from edgeprune_jax.tasks.batch import Batch
+from edgeprune_jax.tasks.buckets import bucket, bucketed_rows, fit
 
 
 class Trainable(NamedTuple):
@@ -185,7 +186,7 @@ def prune(
     model: Model,
     params: PyTree,
     data: Batch,
-    teacher: Float[Array, "N A V"],
+    teacher: Float[np.ndarray, "N A V"] | Float[Array, "N A V"] | None,
     config: PruneConfig,
     state: PruneState,
     *,
@@ -194,15 +195,21 @@ def prune(
     """Runs from `state` to the last step, yielding each step's state and metrics.
 
     A yielded state is donated to the next step: save it before asking for more. `teacher` holds
-    the full model's logits for all N examples of `data`.
+    the full model's logits for all N examples of `data`; without it each step computes its own.
     """
     step = make_step(model, config)
+    full = jax.jit(partial(plain_forward, model))
+    buckets = bucket(data)
     for number in range(int(state.step), config.steps):
-        chosen = rows(len(data), config.batch_size, seed=config.seed, step=number)
+        chosen = bucketed_rows(buckets, config.batch_size, seed=config.seed, step=number)
         if config.hard_share:
             chosen = hard_examples.choose(
                 chosen, np.asarray(state.failures), config.hard_share, seed=config.seed, step=number
             )
-        batch, expected = take(data, chosen), teacher[chosen]
+        batch = fit(data, chosen, buckets)
+        if teacher is None:
+            expected = full(params, batch.tokens, valid=batch.valid, positions=batch.positions)
+        else:
+            expected = teacher[chosen]
         state, metrics = step(state, params, batch, expected, means, chosen)
         yield state, metrics

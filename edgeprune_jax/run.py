@@ -11,10 +11,13 @@ holds another run is refused.
 """
 
 import json
+import math
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from safetensors.numpy import load_file, save
@@ -28,8 +31,10 @@ from edgeprune_jax.graph import Edges
 from edgeprune_jax.models.loaded import Loaded
 from edgeprune_jax.pruning import final_gates, init, prune
 from edgeprune_jax.settings import PruneConfig
+from edgeprune_jax.stream import plain_forward
 from edgeprune_jax.tasks.batch import Batch
 
+TEACHER_BYTES = 2**30  # of float32 logits kept on the host
 LOG_EVERY = 10
 SAVE_EVERY = 50
 
@@ -49,7 +54,9 @@ def run_pruning(
     if (folder / "gates.safetensors").exists():
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
         return Edges(jnp.asarray(load_file(folder / "gates.safetensors")["edges"]), loaded.graph)
-    teacher = jnp.asarray(teacher_logits(loaded.model, loaded.params, data))
+    teacher = None
+    if worth_storing(loaded, data, config):
+        teacher = teacher_logits(loaded.model, loaded.params, data)
     means = None
     if config.ablation == "mean":
         means = settle(loaded.model, loaded.params, data, "mean")
@@ -70,6 +77,20 @@ def run_pruning(
     atomic.write(folder / "gates.safetensors", save({"edges": np.asarray(gates.values)}))
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     return gates
+
+
+def worth_storing(loaded: Loaded, data: Batch, config: PruneConfig) -> bool:
+    """Whether the full model's logits are computed once for all examples, or in every step.
+
+    Once, if they fit into memory and if the steps see every example at least once; otherwise
+    the steps' own forward passes are no more work.
+    """
+    shape = jax.eval_shape(
+        partial(plain_forward, loaded.model), loaded.params, data.tokens[:1],
+        positions=data.positions[:1],
+    )  # fmt: skip
+    size = len(data) * math.prod(shape.shape) * 4
+    return size <= TEACHER_BYTES and len(data) <= config.steps * config.batch_size
 
 
 def discrete(gates: Edges, config: PruneConfig, *, edges: int | None, provenance: dict) -> Circuit:

@@ -26,6 +26,14 @@ PROGRAMS = Path(__file__).parents[1] / "tracr_models"
 STEP = 1e-30  # of a complex step: nothing is subtracted, so it may be as small as it likes
 
 
+@pytest.fixture(scope="session", autouse=True)
+def data_cache(tmp_path_factory):
+    """No test reads what an earlier run, or the user, left on the disk."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EDGEPRUNE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 class Parts(NamedTuple):
     """One family's nodes, each computed alone by numpy."""
 

@@ -13,7 +13,7 @@ LEVELS = (
     """graph stream objectives hard_examples atomic provenance
        tasks.batch tasks.words tasks.splits measures.bootstrap measures.ordered
        models.layers models.stored models.tokenizer models.gguf_file""",
-    """gates circuits segment ablation tasks.prompts
+    """gates circuits segment ablation tasks.prompts tasks.buckets
        models.loaded models.gpt2 models.llama report.curves""",
     """engine cost estimators circuit_json tasks.alignment
        tasks.ioi tasks.greater_than tasks.gendered_pronoun tasks.boolean tasks.docstring
@@ -22,7 +22,7 @@ LEVELS = (
     """settings evaluation baselines.eap tasks.jsonl models.huggingface
        measures.minimality report.routes report.page""",
     """pruning tasks.make models.load measures.details measures.curve report.draw""",
-    """checkpoints measures.completeness""",
+    """checkpoints tasks.cache measures.completeness""",
     """run report.run""",
     """tracr_models.programs tracr_models.certificate tracr_models.domain""",
     """tracr_models.compile tracr_models.polish tracr_models.ground_truth""",

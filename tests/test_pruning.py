@@ -348,3 +348,40 @@ def test_a_fraction_of_a_mask_cannot_be_drawn():
     object.__setattr__(config, "samples", 1.5)  # the constructor's type check would come first
     with pytest.raises(ValueError, match="samples must be a whole number: got 1.5"):
         config.__post_init__()
+
+
+def test_logits_of_the_full_model_may_be_stored_or_not(toy_case, plain):
+    case = toy_case(1, 2, 1, ("tok_embeds", "pos_embeds"), batch=6)
+    data = plain.as_batch(case)
+    config = PruneConfig(steps=5, batch_size=2, warmup=2, gate_init=1.0, gate_init_std=1.0)
+    found = []
+    for stored in (True, False):
+        teacher = teacher_logits(case.model, case.params, data) if stored else None
+        run = prune(case.model, case.params, data, teacher, config, init(case.graph, config))
+        metrics = [{name: float(value) for name, value in row.items()} for _, row in run]
+        found.append(metrics)
+    assert len(found[0]) == 5
+    for one, other in zip(*found, strict=True):
+        assert one == pytest.approx(other, rel=1e-3, abs=1e-5)
+
+
+def test_batches_come_from_buckets_and_have_their_widths(toy_case, plain, monkeypatch):
+    case = toy_case(1, 2, 1, ("tok_embeds", "pos_embeds"), batch=8)
+    data = plain.as_batch(case)
+    lengths = np.array([2, 4] * 4)
+    data = replace(
+        data, valid=np.arange(4) < lengths[:, None], positions=np.minimum(data.positions, 1)
+    )
+    seen = []
+
+    def step(state, params, batch, teacher, means, rows):
+        seen.append((batch.tokens.shape, set(lengths[rows])))
+        return state, {}
+
+    monkeypatch.setattr("edgeprune_jax.pruning.make_step", lambda *_: step)
+    config = PruneConfig(steps=8, batch_size=2)
+    state = init(case.graph, config)
+    teacher = teacher_logits(case.model, case.params, data)
+    assert len(list(prune(case.model, case.params, data, teacher, config, state))) == 8
+    assert sorted(shape for shape, _ in seen) == [(2, 2)] * 4 + [(2, 4)] * 4
+    assert all(kinds == {shape[1]} for shape, kinds in seen)

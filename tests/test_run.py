@@ -17,7 +17,7 @@ from edgeprune_jax.gates import discretise, soft_mask
 from edgeprune_jax.graph import Graph
 from edgeprune_jax.models import tracr
 from edgeprune_jax.pruning import init
-from edgeprune_jax.run import claim, discrete, run_pruning
+from edgeprune_jax.run import claim, discrete, run_pruning, worth_storing
 from edgeprune_jax.settings import PruneConfig
 from tracr_models.domain import full_domain
 
@@ -163,3 +163,12 @@ def test_the_circuit_says_how_sparse_it_is(uninterrupted):
             "reachable": reachable(circuit).sparsity,
         },
     }
+
+
+def test_logits_are_stored_where_they_fit_and_are_all_used(inputs, monkeypatch):
+    loaded, data = inputs
+    used = dataclasses.replace(CONFIG, steps=len(data), batch_size=1)
+    assert worth_storing(loaded, data, used)
+    assert not worth_storing(loaded, data, dataclasses.replace(used, steps=len(data) - 1))
+    monkeypatch.setattr("edgeprune_jax.run.TEACHER_BYTES", 4 * len(data))
+    assert not worth_storing(loaded, data, used)

@@ -13,7 +13,7 @@ from edgeprune_jax.circuits import Circuit
 from edgeprune_jax.models.load import load_model
 from edgeprune_jax.models.loaded import Loaded
 from edgeprune_jax.tasks.batch import Batch
-from edgeprune_jax.tasks.make import make_task
+from edgeprune_jax.tasks.cache import load_task
 from edgeprune_jax.tasks.splits import Split
 
 DOMAIN = "domain"  # the task of a compiled program: its whole input domain
@@ -42,7 +42,7 @@ def find_data(loaded: Loaded, task: str, *, split: Split, n: int, seed: int) -> 
         return full_domain(folder)
     if loaded.tokenizer is None:
         raise ValueError(f"{loaded.name} has no tokenizer for the task {task!r}: use {DOMAIN!r}")
-    made = make_task(task, loaded.tokenizer, split=split, n=n, seed=seed)
+    made = load_task(task, loaded.tokenizer, split=split, n=n, seed=seed)
     if made.left_out:
         warnings.warn(
             f"{made.left_out} of {made.left_out + len(made.batch)} {split} prompt pairs are left "
