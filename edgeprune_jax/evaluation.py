@@ -18,12 +18,17 @@ from edgeprune_jax.ablation import ablated_writes, settle
 from edgeprune_jax.circuits import Circuit, mask
 from edgeprune_jax.engine import masked_forward
 from edgeprune_jax.graph import Edges, Graph
+from edgeprune_jax.measures.ordered import ordered_measures
 from edgeprune_jax.objectives import kl, mean_scored, squared_error
 from edgeprune_jax.stream import Model, Writes, plain_forward
 from edgeprune_jax.tasks.batch import Batch, parts, take
 
+MAY_LACK = ("logit_difference", "kendall_tau")
 CONTROLS = {"full", "empty", "random", "best random"}
-MEASURES = ("kl", "logit_difference", "accuracy", "exact_match", "squared_error")
+MEASURES = (
+    "kl", "logit_difference", "choice_kl", "probability_difference", "within_10_years",
+    "kendall_tau", "accuracy", "exact_match", "squared_error",
+)  # fmt: skip
 
 
 def measures(
@@ -34,7 +39,8 @@ def measures(
     Of a model that outputs one number (V is 1): `squared_error`, the distance from the full
     model's. Of all others: `kl`, KL(teacher || circuit) in nats; `logit_difference`, the target's
     logit minus the foil's, nan without a foil; `accuracy`, whether the target has the largest
-    logit; `exact_match`, whether the largest logit is the full model's.
+    logit; `exact_match`, whether the largest logit is the full model's. With ordered choices, such
+    as years, the accuracy is another and more is measured (`measures.ordered`).
     """
     if logits.shape[-1] == 1:
         return {"squared_error": squared_error(teacher, logits, batch.scored)}
@@ -47,12 +53,13 @@ def measures(
     difference = jnp.where(batch.foils >= 0, of(batch.targets) - of(batch.foils), jnp.nan)
     right = (choice == batch.targets).astype(jnp.float32)
     same = (choice == reference).astype(jnp.float32)
-    return {
+    found = {
         "kl": kl(teacher, logits, batch.scored),
         "logit_difference": mean_scored(difference, batch.scored),
         "accuracy": mean_scored(right, batch.scored),
         "exact_match": mean_scored(same, batch.scored),
     }
+    return found if batch.choices is None else found | ordered_measures(teacher, logits, batch)
 
 
 def teacher_logits(
@@ -113,13 +120,14 @@ def measure_masks(
 def summarise(found: dict[str, Float[np.ndarray, " N"]]) -> dict[str, float]:
     """Means over the examples.
 
-    Examples without a foil have no logit difference: it is the mean over those that have one, and
-    left out where none has. Another measure that is nan stays nan.
+    Examples without a foil have no logit difference, and flat choices no tau: such a measure is
+    the mean over the examples that have it, and left out where none has. Another that is nan
+    stays nan.
     """
     means = {}
     for name in MEASURES:
         values = found.get(name)
-        if values is not None and name == "logit_difference":
+        if values is not None and name in MAY_LACK:
             values = values[~np.isnan(values)]
         if values is not None and len(values):
             means[name] = float(np.mean(values))

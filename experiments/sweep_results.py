@@ -1,6 +1,6 @@
 """The table and the plot of a sweep, from the JSON files that it wrote.
 
-    python experiments/sweep_results.py experiments/results/sweep_smollm2 ioi
+python experiments/sweep_results.py experiments/results/sweep_smollm2 ioi
 """
 
 import json
@@ -15,9 +15,10 @@ from edgeprune_jax.report.tables import Table, to_markdown
 CONTROLS = ("EAP", "best random", "random", "empty", "full")
 MEASURES = {
     "kl": "KL",
+    "choice_kl": "KL of the choices",
     "logit_difference": "logit difference",
     "probability_difference": "probability difference",
-    "probability_difference_10": "within 10",
+    "within_10_years": "within 10 years",
     "kendall_tau": "Kendall tau",
     "accuracy": "accuracy",
     "exact_match": "exact match",

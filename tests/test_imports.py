@@ -11,9 +11,9 @@ TRACR = "tracr_models."
 # From the ground up. Names are below `edgeprune_jax`, unless they begin with `tracr_models`.
 LEVELS = (
     """graph stream objectives hard_examples atomic provenance
-       tasks.batch tasks.words tasks.splits measures.bootstrap measures.ordered
+       tasks.batch tasks.words tasks.splits measures.bootstrap
        models.layers models.stored models.tokenizer models.gguf_file""",
-    """gates circuits segment ablation tasks.prompts tasks.buckets
+    """gates circuits segment ablation tasks.prompts tasks.buckets measures.ordered
        models.loaded models.gpt2 models.llama report.curves""",
     """engine cost estimators circuit_json tasks.alignment
        tasks.ioi tasks.greater_than tasks.gendered_pronoun tasks.boolean tasks.docstring

@@ -13,13 +13,19 @@ from jaxtyping import Array, Float, PyTree
 from edgeprune_jax.ablation import settle
 from edgeprune_jax.engine import masked_forward
 from edgeprune_jax.graph import Edges, Graph, full
+from edgeprune_jax.measures.ordered import choice_logits, probability_difference
 from edgeprune_jax.objectives import mean_scored
 from edgeprune_jax.stream import Model, Writes
 from edgeprune_jax.tasks.batch import Batch, parts, take
 
 
 def answer_score(logits: Float[Array, "B A V"], batch: Batch) -> Float[Array, " B"]:
-    """The metric: the target's logit minus the foil's, or its log-probability without a foil."""
+    """The metric: the target's logit minus the foil's, or its log-probability without a foil.
+
+    With ordered choices it is their probability difference.
+    """
+    if batch.choices is not None:
+        return probability_difference(choice_logits(logits, batch), batch.pivots)
 
     def of(values, tokens):
         return jnp.take_along_axis(values, jnp.maximum(tokens, 0)[..., None], axis=-1)[..., 0]

@@ -33,8 +33,8 @@ class Batch:
     scored: Array  # B A float32, 1 or 0
     targets: Array  # B A int32: the right answer's token
     foils: Array  # B A int32: the wrong answer's token
-    choices: Array | None = None  # B C int32
-    pivots: Array | None = None  # B int32
+    choices: Array = None  # B C int32, or None
+    pivots: Array = None  # B int32, or None
 
     def __len__(self) -> int:
         return self.tokens.shape[0]

@@ -1,11 +1,15 @@
 """Measures of ordered choices, by hand and by scipy."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
 
+from edgeprune_jax.baselines.eap import answer_score
+from edgeprune_jax.evaluation import measures, summarise
 from edgeprune_jax.measures.ordered import kendall_tau, probability_difference
+from edgeprune_jax.tasks.batch import Batch
 
 
 def test_probability_difference_by_hand():
@@ -43,3 +47,50 @@ def test_kendall_tau_of_opposite_and_of_equal_ranks():
     a = jnp.arange(5.0)[None]
     assert kendall_tau(a, -a)[0] == -1
     assert np.isnan(kendall_tau(a, jnp.zeros((1, 5)))[0])
+
+
+def log_softmax(x):
+    return x - x.max() - np.log(np.exp(x - x.max()).sum())
+
+
+@pytest.mark.parametrize("choices", [10, 100])
+def test_measures_of_years_by_hand(choices):
+    """Two positions, of which one is scored; a vocabulary of more than the choices."""
+    rng, n = np.random.default_rng(choices), 6
+    teacher = rng.normal(size=(n, 2, 120)).astype(np.float32) * 2
+    logits = teacher + rng.normal(size=teacher.shape).astype(np.float32)
+    tokens = np.stack([rng.permutation(120)[:choices] for _ in range(n)]).astype(np.int32)
+    pivots = rng.integers(1, choices - 1, n).astype(np.int32)
+    scored = np.eye(2, dtype=np.float32)[[0, 1] * 3]
+    targets = np.repeat(tokens[np.arange(n), pivots + 1][:, None], 2, axis=1)
+    for row in range(0, n, 2):  # a right answer wins, in half of the rows
+        logits[row, scored[row].argmax(), tokens[row, -1]] = 20
+    none = np.full((n, 2), -1, np.int32)
+    batch = Batch(
+        tokens[:, :3], tokens[:, :3], np.ones((n, 3), bool), np.zeros((n, 2), np.int32), scored,
+        targets, none, tokens, pivots,
+    )  # fmt: skip
+    batch = jax.tree.map(jnp.asarray, batch)
+    found = measures(jnp.asarray(teacher), jnp.asarray(logits), batch)
+    within = 10 if choices == 100 else 1
+    for row in range(n):
+        at = scored[row].argmax()
+        t, c = teacher[row, at, tokens[row]], logits[row, at, tokens[row]]
+        p, q = log_softmax(t), log_softmax(c)
+        year = np.arange(choices) - pivots[row]
+        near = abs(year) <= within
+        chance = np.exp(q)
+        expected = {
+            "choice_kl": (np.exp(p) * (p - q)).sum(),
+            "probability_difference": chance[year > 0].sum() - chance[year < 0].sum(),
+            "within_10_years": chance[near & (year > 0)].sum() - chance[near & (year < 0)].sum(),
+            "kendall_tau": scipy.stats.kendalltau(t, c).statistic,
+            "accuracy": float(logits[row, at].argmax() in tokens[row, pivots[row] + 1 :]),
+        }
+        for name, value in expected.items():
+            assert found[name][row] == pytest.approx(value, rel=1e-6, abs=2e-6), name
+    assert 0.5 <= found["accuracy"].mean() < 1
+    np.testing.assert_allclose(
+        answer_score(jnp.asarray(logits), batch), found["probability_difference"], atol=1e-6
+    )
+    assert "logit_difference" not in summarise({k: np.asarray(v) for k, v in found.items()})
