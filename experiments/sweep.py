@@ -129,14 +129,14 @@ def measure(options: Sweep, loaded: Loaded, task: str) -> None:
         atomic.write(path, json.dumps(record, indent=1) + "\n")
 
 
-def main() -> None:
-    options = tyro.cli(Sweep)
+def run(options: Sweep, published: sweep_results.Published | None = None) -> None:
+    """Measures every task and writes its table and plot, with published figures beside ours."""
     options.results.mkdir(parents=True, exist_ok=True)
     loaded = find_model(options.model)
     for task in options.tasks:
         measure(options, loaded, task)
-        sweep_results.write(options.results, task)
+        sweep_results.write(options.results, task, published)
 
 
 if __name__ == "__main__":
-    main()
+    run(tyro.cli(Sweep))

@@ -7,6 +7,7 @@ import json
 import shlex
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 from edgeprune_jax import atomic
 from edgeprune_jax.report.curves import Panel, Series, plot
@@ -24,6 +25,13 @@ MEASURES = {
     "exact_match": "exact match",
 }
 TASK_MEASURES = ("probability_difference", "logit_difference", "accuracy")
+
+
+class Published(NamedTuple):
+    """A curve from the paper: pairs of edge sparsity in percent and KL."""
+
+    measure: str  # the name of that KL here
+    points: tuple[tuple[float, float], ...]
 
 
 def command() -> str:
@@ -57,7 +65,7 @@ def compared(records: list[dict]) -> Table:
     return Table("", [*headers, *(MEASURES[name] for name in names[1:])], rows)
 
 
-def curves(records: list[dict], *, title: str) -> str:
+def curves(records: list[dict], *, title: str, published: Published | None = None) -> str:
     """KL and the task's own measure against the share of edges kept, as SVG."""
     measure = next(name for name in TASK_MEASURES if name in records[0]["rows"]["full"])
     kept = [100 * one["edges"] / one["of"] for one in records]
@@ -72,25 +80,28 @@ def curves(records: list[dict], *, title: str) -> str:
                 if circuit in one["rows"]
             ]
             lines.append(Series(circuit, *zip(*points, strict=True)))
+        if published and name == published.measure:
+            sparsities, kls = zip(*published.points, strict=True)
+            lines.append(Series("paper, GPT-2", [100 - x for x in sparsities], kls))
         for level in levels:
             lines.append(Series(level, kept, [records[0]["rows"][level][name]] * len(kept), True))
         return Panel(MEASURES[name], lines, log=log)
 
     return plot(
         [
-            panel("kl", log=True, levels=["empty"]),
+            panel(published.measure if published else "kl", log=True, levels=["empty"]),
             panel(measure, log=False, levels=["full", "empty"]),
         ],
         x_label="edges kept, %", title=title, log_x=True,
     )  # fmt: skip
 
 
-def write(folder: Path, task: str) -> None:
+def write(folder: Path, task: str, published: Published | None = None) -> None:
     """Writes `TASK.md` and `TASK.svg` beside the JSON files of a task."""
     records = read(folder, task)
     atomic.write(folder / f"{task}.md", to_markdown(compared(records)))
     title = f"{task} in {records[0]['model']['name']}"
-    atomic.write(folder / f"{task}.svg", curves(records, title=title))
+    atomic.write(folder / f"{task}.svg", curves(records, title=title, published=published))
 
 
 if __name__ == "__main__":

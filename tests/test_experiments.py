@@ -1,0 +1,121 @@
+"""The paper's experiments run: two steps each, on a random GPT-2 in the format of the hub."""
+
+import json
+import re
+import runpy
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+
+from edgeprune_jax import circuit_json
+from edgeprune_jax.tasks import gendered_pronoun, greater_than, words
+
+ROOT = Path(__file__).parents[1]
+MEASURES = {
+    "ioi": ["kl", "logit_difference", "accuracy", "exact_match"],
+    "greater_than": [
+        "kl", "choice_kl", "probability_difference", "within_10_years", "kendall_tau", "accuracy",
+        "exact_match",
+    ],
+    "gendered_pronoun": ["kl", "logit_difference", "accuracy", "exact_match"],
+}  # fmt: skip
+
+
+def texts(module):
+    """All strings in a module's tuples."""
+    for value in vars(module).values():
+        if isinstance(value, tuple):
+            yield from (text for text in value if isinstance(text, str))
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """A small GPT-2 that knows the tasks' words, years cut in two as GPT-2 cuts them."""
+    folder = tmp_path_factory.mktemp("models") / "gpt2"
+    shutil.copytree(ROOT / "tests" / "fixtures" / "models" / "gpt2", folder)
+    split = pre_tokenizers.Sequence(
+        [pre_tokenizers.Whitespace(), pre_tokenizers.Split(Regex(r"\d\d"), "isolated")]
+    )
+    known = [text for module in (words, greater_than, gendered_pronoun) for text in texts(module)]
+    known += ["the year", "he she", *(f"{year:02}" for year in range(100))]
+    found = dict.fromkeys(word for text in known for word, _ in split.pre_tokenize_str(text))
+    tokenizer = Tokenizer(
+        models.WordLevel({word: i for i, word in enumerate(["<unk>", *found])}, unk_token="<unk>")
+    )
+    tokenizer.pre_tokenizer = split
+    tokenizer.save(str(folder / "tokenizer.json"))
+
+    config = json.loads((folder / "config.json").read_text())
+    size, width = tokenizer.get_vocab_size(), config["n_embd"]
+    config |= {"vocab_size": size, "n_positions": 64, "n_layer": 1}  # one compiles faster
+    (folder / "config.json").write_text(json.dumps(config))
+    weights = load_file(folder / "model.safetensors")
+    weights = {name: weight for name, weight in weights.items() if ".h.1." not in name}
+    rng = np.random.default_rng(0)
+    weights["transformer.wte.weight"] = rng.normal(size=(size, width)).astype(np.float32)
+    weights["transformer.wpe.weight"] = rng.normal(size=(64, width)).astype(np.float32)
+    save_file(weights, folder / "model.safetensors")
+    return folder
+
+
+@pytest.fixture
+def script(monkeypatch, tmp_path):
+    """Runs a script of `experiments/` in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(ROOT / "experiments"))
+
+    def run(name, *arguments):
+        monkeypatch.setattr(sys, "argv", [f"experiments/{name}.py", *map(str, arguments)])
+        runpy.run_path(str(ROOT / "experiments" / f"{name}.py"), run_name="__main__")
+
+    return run
+
+
+def run(script, name, checkpoint, *more):
+    script(
+        f"{name}_gpt2", "--model", checkpoint, "--targets", "0.9", "--config.steps", "2",
+        "--config.warmup", "1", "--config.batch-size", "4", "--examples", "8",
+        "--test-examples", "6", "--eap-examples", "4", "--random-circuits", "2", *more,
+    )  # fmt: skip
+    results = Path("experiments", "results", f"{name}_gpt2")
+    records = {
+        found["edges"]: found
+        for path in results.glob("*.json")
+        if "rows" in (found := json.loads(path.read_text()))
+    }
+    return results, records
+
+
+@pytest.mark.parametrize("name", ["ioi", "greater_than"])
+def test_a_paper_experiment_runs_with_the_papers_settings(name, checkpoint, script):
+    results, records = run(script, name, checkpoint)
+    ((edges, found),) = records.items()
+    task = name.replace("_", "-")
+    circuit = f"{task}-0.9-seed42"
+    assert list(found["rows"]) == [circuit, "EAP", "full", "empty", "random", "best random"]
+    assert list(found["rows"]["full"]) == ["edges", *MEASURES[name]]
+    assert found["command"].startswith(f"python experiments/{name}_gpt2.py --model")
+    assert found["hardware"]["cpus"] and found["date"] and found["task"] == task
+    settings = circuit_json.load(results / f"{circuit}-{edges}.json").provenance["settings"]
+    assert settings["gate_rate"] == 0.8 and settings["node_gates"] and settings["steps"] == 2
+    assert "paper, GPT-2" in (results / f"{task}.svg").read_text()
+    assert len(re.findall("^\\|", (results / f"{task}.md").read_text(), re.MULTILINE)) == 8
+
+
+def test_one_run_gives_circuits_of_several_sizes_and_is_not_repeated(checkpoint, script):
+    name, sizes = "gendered_pronoun", ("--sparsities", "0.5", "0.8")
+    results, records = run(script, name, checkpoint, *sizes)
+    assert len(records) == 2
+    for edges, found in records.items():
+        rows = found["rows"]
+        assert list(rows["full"]) == ["edges", *MEASURES[name]]
+        assert {rows[one]["edges"] for one in rows.keys() - {"full", "empty"}} == {edges}
+        assert (results / f"gendered-pronoun-0.9-seed42-{edges}.json").is_file()
+    before = {path: path.stat().st_mtime_ns for path in results.glob("*.json")}
+    run(script, name, checkpoint, *sizes)
+    assert before == {path: path.stat().st_mtime_ns for path in results.glob("*.json")}
