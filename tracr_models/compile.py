@@ -2,84 +2,60 @@
 
     python -m tracr_models.compile [NAME ...] [--to FOLDER]
 
-Without names, every program of `programs.py`. This is the only file that imports the compiler.
-It refuses a program whose weights disagree with the RASP interpreter anywhere on its domain.
+Without names, the paper's two, where they lie. This is the only file that imports the compiler.
+The compiler knows of programs that it gets wrong in silence. So a program is refused if its
+weights disagree with the RASP interpreter anywhere on its domain, or if `models.tracr` makes
+something else of them than the compiler's own forward pass does.
 """
 
 import argparse
 import inspect
 import json
+import logging
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from safetensors.numpy import save
+from tracr.compiler import lib
 from tracr.compiler.assemble import AssembledTransformerModel
 from tracr.compiler.compiling import compile_rasp_to_model
 from tracr.rasp import causal_eval, rasp
 
 from edgeprune_jax import atomic
 from edgeprune_jax.models import tracr
-from tracr_models.domain import Domain, logits, prompts, size
-from tracr_models.programs import PROGRAMS
+from tracr_models.domain import Domain, logits, prompts
+from tracr_models.entry import Program, find_entry
 
 BOS, PAD = "BOS", "compiler_pad"  # the reference's names: token ids are in the order of names
 TOLERANCE = 0.01  # of a number: a fifth of what a circuit is allowed
-DEFAULTS = {"shortest": 1, "bos": False, "max_seq_len": None, "causal": False,
-            "mlp_exactness": 100}  # fmt: skip
+ROUNDING = 1e-4  # between two forward passes in float32
+PAPER = ("reverse", "xproportion")
 
 
-class Program(NamedTuple):
-    """An entry of `programs.PROGRAMS`, where the fields are explained."""
-
-    source: Callable
-    vocabulary: Sequence
-    longest: int
-    options: Mapping = {}
-
-
-def compile_program(name: str, program: tuple, folder: str | Path) -> None:
+def compile_program(name: str, program: Program, folder: str | Path) -> None:
     """Writes `config.json` and `model.safetensors`, the same bytes every time.
 
-    Raises `ValueError`, and writes nothing, where the weights and the interpreter disagree.
+    Raises `ValueError`, and writes nothing, for a program that does not compile or not faithfully.
     """
-    program = Program(*program)
-    if unknown := program.options.keys() - DEFAULTS.keys():
-        raise ValueError(f"{name}: options must be among {list(DEFAULTS)}: got {sorted(unknown)}")
-    options = {**DEFAULTS, "max_seq_len": program.longest, **program.options}
-    domain = Domain(options["shortest"], program.longest, options["bos"])
-    symbols = set(program.vocabulary)
-    size(domain, symbols=len(symbols), max_seq_len=options["max_seq_len"])  # fails before the work
-    expression = build_expression(program.source)
-    compiled = compile_rasp_to_model(
-        expression, symbols, options["max_seq_len"], causal=options["causal"],
-        compiler_bos=BOS, compiler_pad=PAD, mlp_exactness=options["mlp_exactness"],
-    )  # fmt: skip
-    shape = compiled.model_config
-    ids, values = cast(Any, compiled.input_encoder), cast(Any, compiled.output_encoder)
-    config = tracr.Config(
-        name=name, layers=shape.num_layers, heads=shape.num_heads, key_size=shape.key_size,
-        width=len(compiled.residual_labels), mlp_size=shape.mlp_hidden_size,
-        max_seq_len=options["max_seq_len"], causal=shape.causal,
-        vocabulary=tuple(ids.encoding_map), bos=ids.bos_encoding, pad=ids.pad_encoding,
-        outputs=tuple(values.encoding_map) if rasp.is_categorical(expression) else None,
-    )  # fmt: skip
-    entries = {
-        "model_type": "tracr", **config._asdict(),
-        "domain": domain._asdict(), "residual": compiled.residual_labels,
-    }  # fmt: skip
-    lines = ",\n".join(f"  {json.dumps(key)}: {json.dumps(entries[key])}" for key in entries)
-    files = {
-        "config.json": f"{{\n{lines}\n}}\n".encode(),
-        "model.safetensors": save(_tensors(compiled, config, expression.label)),
-    }
+    with _refusing(name, "does not compile"), _silence():
+        expression = build_expression(program.source)
+        compiled = compile_rasp_to_model(
+            expression, set(program.vocabulary), program.settings["max_seq_len"],
+            causal=program.settings["causal"], compiler_bos=BOS, compiler_pad=PAD,
+            mlp_exactness=program.settings["mlp_exactness"],
+        )  # fmt: skip
+        files = _files(name, program, compiled, expression)
     with tempfile.TemporaryDirectory() as draft:
         for file, content in files.items():
             (Path(draft) / file).write_bytes(content)
-        _verify(Path(draft), domain, expression)
+        _verify(Path(draft), program.domain, compiled, expression)
     Path(folder).mkdir(parents=True, exist_ok=True)
     for file, content in files.items():
         atomic.write(Path(folder) / file, content)
@@ -91,7 +67,10 @@ def build_expression(source: Callable) -> rasp.SOp:
     The compiler sorts the directions of the stream by name, and an unnamed expression is named
     by a number that counts everything this process has built before.
     """
-    expression = source(rasp) if inspect.signature(source).parameters else source()
+    modules = {"rasp": rasp, "lib": lib}
+    expression = source(**{name: modules[name] for name in inspect.signature(source).parameters})
+    if not isinstance(expression, rasp.SOp):
+        raise TypeError(f"the function must return a RASP sequence: got {expression!r:.80}")
     queue, seen = [expression], {}
     for node in queue:  # grows: breadth first
         if id(node) not in seen:
@@ -100,6 +79,30 @@ def build_expression(source: Callable) -> rasp.SOp:
     for number, node in enumerate(seen.values()):
         node.unique_id = f"{number:04d}"
     return expression
+
+
+def _files(
+    name: str, program: Program, compiled: AssembledTransformerModel, expression: rasp.SOp
+) -> dict[str, bytes]:
+    """The contents of a compiled program's folder."""
+    shape = compiled.model_config
+    ids, values = cast(Any, compiled.input_encoder), cast(Any, compiled.output_encoder)
+    config = tracr.Config(
+        name=name, layers=shape.num_layers, heads=shape.num_heads, key_size=shape.key_size,
+        width=len(compiled.residual_labels), mlp_size=shape.mlp_hidden_size,
+        max_seq_len=program.settings["max_seq_len"], causal=shape.causal,
+        vocabulary=tuple(ids.encoding_map), bos=ids.bos_encoding, pad=ids.pad_encoding,
+        outputs=tuple(values.encoding_map) if rasp.is_categorical(expression) else None,
+    )  # fmt: skip
+    entries = {
+        "model_type": "tracr", **config._asdict(),
+        "domain": program.domain._asdict(), "residual": compiled.residual_labels,
+    }  # fmt: skip
+    lines = ",\n".join(f"  {json.dumps(key)}: {json.dumps(entries[key])}" for key in entries)
+    return {
+        "config.json": f"{{\n{lines}\n}}\n".encode(),
+        "model.safetensors": save(_tensors(compiled, config, expression.label)),
+    }
 
 
 def _tensors(
@@ -137,16 +140,28 @@ def _unembedding(residual: list[str], outputs: tuple | None, label: str) -> np.n
     return np.eye(len(residual), dtype=np.float32)[:, [residual.index(name) for name in names]]
 
 
-def _verify(folder: Path, domain: Domain, expression: rasp.SOp) -> None:
-    """Raises `ValueError` for a prompt on which weights and interpreter disagree."""
+def _verify(
+    folder: Path, domain: Domain, compiled: AssembledTransformerModel, expression: rasp.SOp
+) -> None:
+    """Raises `ValueError` where compiler, weights and interpreter do not all say the same."""
     config, loaded = tracr.read_config(folder), tracr.load(folder)
     evaluate = causal_eval.evaluate if config.causal else rasp.evaluate
     tokens, valid = prompts(config, domain)
     positions = np.broadcast_to(np.arange(tokens.shape[1]), tokens.shape)
-    outputs = logits(loaded, tokens, valid, positions)
-    for ids, length, got in zip(tokens, valid.sum(-1), outputs, strict=True):
+    outputs, lengths = logits(loaded, tokens, valid, positions), valid.sum(-1)
+    forward = jax.jit(compiled.forward)
+    for length in np.unique(lengths):  # the compiler's model has no padding
+        rows = np.flatnonzero(lengths == length)
+        stream = forward(
+            compiled.params, jnp.asarray(tokens[rows, :length])
+        ).transformer_output.output
+        theirs = np.asarray(stream) @ np.asarray(loaded.params.unembedding)
+        if (off := np.abs(outputs[rows, :length] - theirs).max()) > ROUNDING:
+            raise ValueError(f"{config.name}: loaded, its outputs are {off:.2g} off the compiler's")
+    for ids, length, got in zip(tokens, lengths, outputs, strict=True):
         symbols = [config.vocabulary[ident] for ident in ids[1:length]]
-        expected = evaluate(expression, symbols)
+        with _refusing(config.name, f"has no value for {symbols}"):
+            expected = evaluate(expression, symbols)
         if not all(map(lambda row, value: _says(config, row, value), got[1:length], expected)):
             raise ValueError(
                 f"{config.name}: of {symbols} the interpreter makes {expected}, "
@@ -163,16 +178,39 @@ def _says(config: tracr.Config, row: np.ndarray, value: Any) -> bool:
     return bool(row.max() > 0.5) and config.outputs[int(row.argmax())] == value
 
 
+@contextmanager
+def _refusing(name: str, what: str) -> Iterator[None]:
+    """Whatever RASP, the compiler or a user's function raises, as a `ValueError` of one line."""
+    try:
+        yield
+    except Exception as error:
+        text = " ".join(str(error).split())
+        raise ValueError(f"{name} {what}: {type(error).__name__}: {text}") from None
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """No warnings of values that cannot occur: whether all is well is checked afterwards."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m tracr_models.compile")
-    parser.add_argument("names", nargs="*", metavar="NAME", help="default: all programs")
+    parser.add_argument("names", nargs="*", metavar="NAME", default=PAPER)
     parser.add_argument("--to", type=Path, default=Path(__file__).parent, metavar="FOLDER")
     options = parser.parse_args(arguments)
-    if unknown := set(options.names) - PROGRAMS.keys():
-        parser.error(f"programs are {', '.join(PROGRAMS)}: got {', '.join(sorted(unknown))}")
-    for name in options.names or PROGRAMS:
+    try:
+        programs = [find_entry(name) for name in options.names]
+    except ValueError as error:
+        parser.error(str(error))
+    for name, program in programs:
         start = time.perf_counter()
-        compile_program(name, PROGRAMS[name], options.to / name)
+        compile_program(name, program, options.to / name)
         graph = tracr.read_config(options.to / name).graph
         print(f"{name}: {graph.layers} layers, {graph.heads} heads, {graph.n_edges} edges, "
               f"{time.perf_counter() - start:.1f} s")  # fmt: skip

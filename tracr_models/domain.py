@@ -20,6 +20,7 @@ from edgeprune_jax.stream import plain_forward
 from edgeprune_jax.tasks.batch import Batch, take
 
 MAX_ROWS = 2**20
+MAX_PAIRS = 20_000
 _AT_ONCE = 4096  # rows per forward pass
 _forward = jax.jit(plain_forward, static_argnums=0)
 
@@ -107,18 +108,27 @@ def full_domain(folder: str | Path) -> Batch:
     )  # fmt: skip
 
 
-def every_pair(batch: Batch) -> Batch:
-    """All ordered pairs of different prompts of equal length, the second as the corrupted one."""
-    lengths = batch.valid.sum(-1)
-    sizes = np.unique(lengths, return_counts=True)[1]
-    if not 1 <= (count := int((sizes * (sizes - 1)).sum())) <= MAX_ROWS:
-        raise ValueError(f"a domain must have 1 to {MAX_ROWS} pairs: got {count}")
-    pairs = [
-        pair
-        for length in np.unique(lengths)
-        for pair in itertools.permutations(np.flatnonzero(lengths == length).tolist(), 2)
-    ]
-    clean, corrupted = np.array(pairs).T
+def every_pair(batch: Batch, *, most: int = MAX_PAIRS, seed: int = 0) -> Batch:
+    """Ordered pairs of different prompts of equal length, the second as the corrupted one.
+
+    All of them, or where there are more than `most`, so many drawn without replacement. Raises
+    `ValueError` where there is none.
+    """
+    sizes = np.unique(batch.valid.sum(-1), return_counts=True)[1]
+    ends = np.cumsum(sizes * (sizes - 1))
+    if ends[-1] < 1:
+        raise ValueError(f"a domain must have two prompts of equal length: got {len(batch)} in all")
+    if ends[-1] <= most:
+        chosen = np.arange(ends[-1])
+    else:
+        chosen = np.sort(np.random.default_rng(seed).choice(ends[-1], most, replace=False))
+    group = np.searchsorted(ends, chosen, side="right")
+    others = sizes[group] - 1
+    first, second = np.divmod(chosen - (ends - sizes * (sizes - 1))[group], others)
+    second += second >= first  # the second is another prompt than the first
+    order = np.argsort(batch.valid.sum(-1), kind="stable")
+    starts = (np.cumsum(sizes) - sizes)[group]
+    clean, corrupted = order[starts + first], order[starts + second]
     return Batch(**{**vars(take(batch, clean)), "corrupted": batch.tokens[corrupted]})
 
 
