@@ -71,7 +71,8 @@ def build_expression(source: Callable) -> rasp.SOp:
     expression = source(**{name: modules[name] for name in inspect.signature(source).parameters})
     if not isinstance(expression, rasp.SOp):
         raise TypeError(f"the function must return a RASP sequence: got {expression!r:.80}")
-    queue, seen = [expression], {}
+    seen: dict[int, Any] = {}
+    queue: list[Any] = [expression]
     for node in queue:  # grows: breadth first
         if id(node) not in seen:
             seen[id(node)] = node

@@ -46,7 +46,11 @@ def find(
     20,000 drawn with `seed`. Raises `ValueError` for another ablation or criterion.
     """
     _check(ablation, criterion)
-    loaded, batch = tracr.load(folder), full_domain(folder)
+    loaded, batch, classes = (
+        tracr.load(folder),
+        full_domain(folder),
+        tracr.read_config(folder).outputs,
+    )
     if ablation == "interchange":
         batch = every_pair(batch, seed=seed)
     live = live_edges(loaded.params, loaded.graph, ablation=ablation)
@@ -65,7 +69,12 @@ def find(
     provenance = {
         "model": {"name": loaded.name, "digest": loaded.digest},
         "task": loaded.name,
-        "data": {**read_domain(folder)._asdict(), "examples": len(batch), "digest": digest(batch)},
+        "data": {
+            **read_domain(folder)._asdict(),
+            "examples": len(batch),
+            "digest": digest(batch),
+            "classes": classes and len(classes),  # None of a number
+        },
         "ablation": ablation,
         "method": "edges that are necessary by exhaustive single-edge ablation",
         "settings": {**_settings(criterion), "seed": seed},
@@ -133,7 +142,7 @@ def digest(batch: Batch) -> str:
     """`sha256:` and the hash of all that a verdict depends on besides the weights."""
     total = hashlib.sha256()
     for name, array in sorted(vars(batch).items()):
-        if array is None:
+        if array is None:  # a field that these tasks do not have
             continue
         total.update(f"{name} {array.dtype.str} {array.shape}".encode() + array.tobytes())
     return f"sha256:{total.hexdigest()}"

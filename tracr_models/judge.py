@@ -69,7 +69,7 @@ def make_judge(
                 faithful[some] = right(circuits[some], rows, shape).all(1)
         return faithful
 
-    return judge, misses.any(1)
+    return judge, np.asarray(misses.any(1))
 
 
 def _parts(indices: np.ndarray, size: int) -> list[np.ndarray]:

@@ -43,7 +43,7 @@ def _node(reader: str) -> str:
 
 def _written(params: Params, graph: Graph) -> dict[str, Float[np.ndarray, "N D"]]:
     """By writer, vectors that span all it can write."""
-    spans = {TOKENS: params.tokens, POSITIONS: params.positions}
+    spans: dict = {TOKENS: params.tokens, POSITIONS: params.positions}
     for layer, block in enumerate(params.blocks):
         for head in range(graph.heads):
             spans[f"a{layer}.h{head}"] = np.vstack([block.o[head], block.o_bias])
@@ -53,7 +53,7 @@ def _written(params: Params, graph: Graph) -> dict[str, Float[np.ndarray, "N D"]
 
 def _read(params: Params, graph: Graph) -> dict[str, Float[np.ndarray, "N D"]]:
     """By reader, the directions it looks at."""
-    looks = {FINAL: params.unembedding.T}
+    looks: dict = {FINAL: params.unembedding.T}
     for layer, block in enumerate(params.blocks):
         for head in range(graph.heads):
             for slot in "qkv":

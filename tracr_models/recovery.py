@@ -33,7 +33,7 @@ FAILURE = {"decoded": "mistaken", "activations": "moved"}  # by the criterion of
 
 
 class Recovery(NamedTuple):
-    """What was found, against the truth."""
+    """What was found, against the truth: where that is not unique, the nearest of the true ones."""
 
     program: str
     seed: int
@@ -47,20 +47,26 @@ class Recovery(NamedTuple):
     seconds: float  # of pruning and polish, compilation included
 
     @property
+    def nearest(self) -> Circuit:
+        return ground_truth.nearest(self.found, self.truth)
+
+    @property
     def precision(self) -> float:
-        return len(self.found & self.truth) / max(len(self.found), 1)
+        both = len(self.found & self.nearest)
+        return both / len(self.found) if len(self.found) else float(self.exact)
 
     @property
     def recall(self) -> float:
-        return len(self.found & self.truth) / max(len(self.truth), 1)
+        both = len(self.found & self.nearest)
+        return both / len(self.nearest) if len(self.nearest) else 1.0
 
     @property
     def exact(self) -> bool:
-        return self.found == self.truth
+        return self.found == self.nearest
 
     @property
     def exact_polished(self) -> bool:
-        return self.polished == self.truth
+        return self.polished == ground_truth.nearest(self.polished, self.truth)
 
 
 def recover(
@@ -72,7 +78,7 @@ def recover(
     config: PruneConfig = RECOVERY,
 ) -> Recovery:
     """Prunes a compiled program on its input domain, and holds the result against the truth."""
-    truth = ground_truth.load(folder, ablation=ablation)
+    truth = ground_truth.obtain(folder, ablation=ablation, criterion=criterion)
     start = time.monotonic()
     loaded, data = tracr.load(folder), full_domain(folder)
     if ablation == "interchange":
@@ -96,6 +102,6 @@ def recover(
     ranking = np.random.default_rng(seed).random(loaded.graph.n_edges)
     control, _ = polish(random, ranking, wrong)
     return Recovery(
-        folder.name, seed, ablation, criterion, found, polished, control, truth, evaluations,
+        loaded.name, seed, ablation, criterion, found, polished, control, truth, evaluations,
         seconds,
     )  # fmt: skip

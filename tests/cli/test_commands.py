@@ -10,7 +10,7 @@ import pytest
 from edgeprune_jax import circuit_json
 from edgeprune_jax.cli.prune import with_preset
 
-TRUTH = Path(str(resources.files("tracr_models"))) / "xproportion" / "truth.json"
+TRUTH = Path(str(resources.files("tracr_models"))) / "xproportion" / "truth_zero_decoded.json"
 
 
 def test_prune_leaves_a_folder_that_says_everything(pruned):

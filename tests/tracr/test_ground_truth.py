@@ -3,7 +3,6 @@
 import json
 import shutil
 from dataclasses import replace
-from itertools import product
 from pathlib import Path
 
 import jax
@@ -15,8 +14,10 @@ import tracr_models
 from edgeprune_jax import circuits
 from edgeprune_jax.models import tracr
 from edgeprune_jax.tasks.batch import take
-from tracr_models import certificate, ground_truth
+from tracr_models import ground_truth
 from tracr_models.domain import every_pair, full_domain
+from tracr_models.judge import TOLERANCES, make_judge
+from tracr_models.live import live_edges
 
 HOME = Path(tracr_models.__file__).parent
 PAPER = {
@@ -44,9 +45,13 @@ def test_the_truth_is_found_anew(name, tmp_path, capsys):
     for file in ("config.json", "model.safetensors"):
         (tmp_path / name).mkdir(exist_ok=True)
         shutil.copy(HOME / name / file, tmp_path / name)
-    ground_truth.main(["--at", str(tmp_path)])
-    assert f"{len(PAPER[name])} of " in capsys.readouterr().out
-    assert (tmp_path / name / "truth.json").read_text() == (HOME / name / "truth.json").read_text()
+    options = [] if name == "xproportion" else ["--ablation", "zero", "--criterion", "decoded"]
+    ground_truth.main([str(tmp_path / name), *options])
+    assert f"zero, decoded: {len(PAPER[name])} of " in capsys.readouterr().out
+    found = list((tmp_path / name).glob("truth_*.json"))
+    assert len(found) == (1 if options else 4)
+    for path in found:
+        assert path.read_text() == (HOME / name / path.name).read_text()
 
 
 def plain_loop(loaded, batch, kept):
@@ -91,55 +96,80 @@ def test_the_true_circuit_is_faithful_and_no_edge_can_go(name):
 
 
 @names
-def test_the_judge_agrees_with_the_plain_loop(name):
+@pytest.mark.parametrize("criterion", ground_truth.CRITERIA)
+def test_the_judge_agrees_with_the_plain_loop(name, criterion):
     loaded, batch = tracr.load(HOME / name), full_domain(HOME / name)
     truth, rng = ground_truth.load(HOME / name), np.random.default_rng(0)
     kept = np.stack([truth.kept | (rng.random(truth.kept.shape) < 0.5) for _ in range(4)])
     kept[2:, rng.choice(np.flatnonzero(truth.kept))] = False
-    numerical = name == "xproportion"
-    judge = ground_truth.make_judge(loaded, batch, ablation="zero", numerical=numerical)
+    live = live_edges(loaded.params, loaded.graph, ablation="zero")
+    judge, necessary = make_judge(loaded, batch, ablation="zero", criterion=criterion, live=live)
+    np.testing.assert_array_equal(np.flatnonzero(live)[necessary], np.flatnonzero(truth.kept))
     expected = plain_loop(loaded, batch, np.ones_like(truth.kept))
-    verdicts = judge(kept)
+    verdicts = judge(kept[:, live])
     assert verdicts.any() and not verdicts.all()
     for circuit, verdict in zip(kept, verdicts, strict=True):
         outputs = plain_loop(loaded, batch, circuit)
-        right = (abs(outputs - expected) <= 0.05 if numerical
-                 else outputs.argmax(-1) == expected.argmax(-1))  # fmt: skip
+        right = abs(outputs - expected).max(-1) <= TOLERANCES[criterion]
+        if name == "reverse" and criterion == "decoded":
+            right = outputs.argmax(-1) == expected.argmax(-1)
         assert bool(right.all()) == verdict
-    assert judge(kept[:0]).shape == (0,)
+    assert judge(kept[:0, live]).shape == (0,)
 
 
-def necessary_edges(name, batch, **settings):
+def necessary_edges(name, batch, ablation):
     """Found on some examples of a batch only: enough to tell, and a fraction of the time."""
     loaded, rows = tracr.load(HOME / name), np.random.default_rng(0).permutation(len(batch))[:32]
-    judge = ground_truth.make_judge(loaded, take(batch, rows), **settings)
-    return circuits.Circuit(loaded.graph, ~judge(~np.eye(loaded.graph.n_edges, dtype=bool)))
+    live = live_edges(loaded.params, loaded.graph, ablation=ablation)
+    _, necessary = make_judge(
+        loaded, take(batch, rows), ablation=ablation, criterion="decoded", live=live
+    )
+    kept = np.zeros(len(live), bool)
+    kept[live] = necessary
+    return circuits.Circuit(loaded.graph, kept)
 
 
 def test_without_its_bos_position_xproportion_has_five_true_edges():
     batch = full_domain(HOME / "xproportion")
     batch = replace(batch, scored=batch.scored * (batch.positions > 0))
-    found = necessary_edges("xproportion", batch, ablation="zero", numerical=True)
+    found = necessary_edges("xproportion", batch, "zero")
     assert len(found) == 5 and set(found) < PAPER["xproportion"]
 
 
 def test_interchange_leaves_reverse_two_true_edges():
     pairs = every_pair(full_domain(HOME / "reverse"))
-    found = necessary_edges("reverse", pairs, ablation="interchange", numerical=False)
+    found = necessary_edges("reverse", pairs, "interchange")
     assert set(found) == {("tok_embeds", "a3.h0.v"), ("a3.h0", "resid_post")}
+    assert found == ground_truth.load(HOME / "reverse", ablation="interchange")
+
+
+FILE = ground_truth.truth_file("zero", "decoded")
 
 
 @pytest.mark.parametrize("file, old, new", [
     ("config.json", b'"bos": true', b'"bos": false'),
-    ("truth.json", b'"digest": "sha256:', b'"digest": "sha256:0'),
+    (FILE, b'"digest": "sha256:', b'"digest": "sha256:0'),
+    (FILE, b'"tolerance": 0.05', b'"tolerance": 0.5'),
+    (FILE, b'"data": {', b'"data": [],"other": {'),
 ])  # fmt: skip
-def test_the_truth_of_other_weights_or_prompts_is_refused(file, old, new, tmp_path):
+def test_the_truth_of_other_weights_or_prompts_is_found_anew(file, old, new, tmp_path):
     folder = shutil.copytree(HOME / "xproportion", tmp_path / "xproportion")
     content = (folder / file).read_bytes()
     assert old in content
     (folder / file).write_bytes(content.replace(old, new))
-    with pytest.raises(ValueError, match=r"truth\.json is not of these weights and this domain"):
+    with pytest.raises(ValueError, match=FILE):
         ground_truth.load(folder)
+    truth = ground_truth.obtain(folder)
+    assert len(truth) == (5 if file == "config.json" else 7)
+    assert ground_truth.load(folder) == truth
+
+
+def test_a_folder_without_truths_has_those_of_the_package(tmp_path):
+    folder = shutil.copytree(
+        HOME / "reverse", tmp_path / "other", ignore=shutil.ignore_patterns("truth*")
+    )
+    assert set(ground_truth.obtain(folder)) == PAPER["reverse"]
+    assert {path.name for path in folder.iterdir()} == {"config.json", "model.safetensors"}
 
 
 @pytest.mark.parametrize("domain", [None, {"shortest": 1}, {"shortest": 1, "longest": 2, "bos": 1}])
@@ -151,39 +181,31 @@ def test_a_domain_that_does_not_fit_is_refused(domain, tmp_path):
         full_domain(folder)
 
 
-def test_another_ablation_is_refused():
-    with pytest.raises(ValueError, match="must be among .* got 'mean'"):
-        ground_truth.find(HOME / "reverse", ablation="mean")
+@pytest.mark.parametrize("settings", [{"ablation": "mean"}, {"criterion": "logits"}])
+def test_another_ablation_or_criterion_is_refused(settings):
+    for function in (ground_truth.find, ground_truth.load):
+        with pytest.raises(ValueError, match="must be among .* got '(mean|logits)'"):
+            function(HOME / "reverse", **settings)
 
 
-def test_all_proper_subsets_are_tried_where_there_are_few():
-    necessary = np.array([True, False, True, True])
-    subsets, which = certificate.proper_subsets(necessary, seed=0)
-    expected = {(a, 0, b, c) for a, b, c in product((0, 1), repeat=3)} - {(1, 0, 1, 1)}
-    assert which == "all" and {tuple(row) for row in subsets.astype(int)} == expected
+def test_where_the_truth_is_not_unique_the_minimal_circuits_stand_for_it():
+    truth = ground_truth.load(HOME / "xproportion")
+    one, other, *_ = np.flatnonzero(truth.kept)
+    listed = [[f"{w} -> {r}" for w, r in truth - drop(truth, gone)] for gone in (one, other)]
+    doubtful = {"unique": False, "minimal_circuits": listed}
+    doubtful = replace(truth, provenance={**truth.provenance, "certificate": doubtful})
+    assert ground_truth.true_circuits(truth) == [truth]
+    assert ground_truth.nearest(drop(truth, one), truth) == truth
+    assert not ground_truth.certified(doubtful)
+    assert len(ground_truth.true_circuits(doubtful)) == 2
+    for circuit in ground_truth.true_circuits(doubtful):
+        assert len(circuit) == 1 and ground_truth.nearest(circuit, doubtful) == circuit
 
 
-def test_sampled_circuits_lack_a_necessary_edge():
-    necessary = np.arange(40) < 20
-    subsets, which = certificate.proper_subsets(necessary, seed=0)
-    assert "random" in which and len(subsets) == 20 + 190 + 1140 + certificate.DRAWS
-    assert not subsets[:, 20:].any() and not subsets[:, :20].all(-1).any()
-    others = certificate.lacking_one(necessary, seed=0)
-    assert others[:, 20:].any() and not others[:, :20].all(-1).any()
-
-
-def test_two_writers_that_cancel_cost_the_certificate():
-    def judge(kept):  # edges 1 and 2 cancel: both or neither
-        return kept[:, 0] & (kept[:, 1] == kept[:, 2])
-
-    found = certificate.certify(judge, np.array([True, True, True, False]), seed=0)
-    assert found["sufficient"] and not found["unique"]
-    assert found["proper_subsets"] == {"which": "all", "tried": 7, "faithful": 1, "smallest": 1}
-    assert certificate.certify(judge, np.array([True, True, False, True]), seed=0) == {
-        "sufficient": False, "unique": False,
-    }  # fmt: skip
-    empty = certificate.certify(lambda kept: np.ones(len(kept), bool), np.zeros(3, bool), seed=0)
-    assert empty["unique"] and empty["lacking_a_necessary_edge"]["tried"] == 0
+def drop(circuit, edge):
+    kept = circuit.kept.copy()
+    kept[edge] = False
+    return circuits.Circuit(circuit.graph, kept)
 
 
 @names
@@ -204,9 +226,30 @@ def test_the_domain_is_whole_and_every_symbol_is_replaced(name):
 
 
 def test_pairs_are_all_ordered_ones():
-    pairs = every_pair(full_domain(HOME / "reverse"))
-    both = {(*a, *b) for a, b in zip(pairs.tokens.tolist(), pairs.corrupted.tolist(), strict=True)}
-    assert len(pairs) == len(both) == 27 * 26
-    assert (pairs.tokens != pairs.corrupted).any(-1).all()
-    with pytest.raises(ValueError, match="1 to 1048576 pairs: got 0"):
+    batch = full_domain(HOME / "reverse")
+    short = replace(batch, valid=batch.valid & (np.arange(4) < 3))
+    mixed = jax.tree.map(lambda *leaves: np.concatenate(leaves)[::2], batch, short)
+    for rows, count in ((batch, 27 * 26), (mixed, 14 * 13 + 13 * 12)):
+        pairs = every_pair(rows)
+        both = {(*a, sum(v), *b) for a, v, b in zip(
+            pairs.tokens.tolist(), pairs.valid.tolist(), pairs.corrupted.tolist(), strict=True
+        )}  # fmt: skip
+        assert len(pairs) == len(both) == count
+        assert (pairs.tokens != pairs.corrupted).any(-1).all()
+        lengths = {
+            tuple(t): v for t, v in zip(rows.tokens.tolist(), rows.valid.sum(-1), strict=True)
+        }
+        assert all(lengths[tuple(t)] == lengths[tuple(c)] for t, c in zip(
+            pairs.tokens.tolist(), pairs.corrupted.tolist(), strict=True
+        ))  # fmt: skip
+    with pytest.raises(ValueError, match="two prompts of equal length: got 1 in all"):
         every_pair(take(pairs, slice(1)))
+
+
+def test_of_many_pairs_some_are_drawn_once_each_and_alike():
+    batch = full_domain(HOME / "reverse")
+    some, again, other = (every_pair(batch, most=100, seed=seed) for seed in (0, 0, 1))
+    pairs = [np.hstack([drawn.tokens, drawn.corrupted]) for drawn in (some, again, other)]
+    assert len(np.unique(pairs[0], axis=0)) == len(some) == 100
+    np.testing.assert_array_equal(pairs[0], pairs[1])
+    assert (pairs[0] != pairs[2]).any()

@@ -16,6 +16,7 @@ import tracr_models
 from edgeprune_jax.models import tracr
 from edgeprune_jax.stream import plain_forward
 from tracr_models.domain import full_domain
+from tracr_models.entry import find_entry
 
 HOME = Path(tracr_models.__file__).parent
 COMMITTED = ("reverse", "xproportion")
@@ -24,13 +25,13 @@ COMMITTED = ("reverse", "xproportion")
 @pytest.mark.parametrize("name", COMMITTED)
 def test_the_stream_is_that_of_the_compilers_model(name):
     compile_module = pytest.importorskip("tracr_models.compile")
-    source, vocabulary, _, options = compile_module.PROGRAMS[name]
+    program = find_entry(name)[1]
     loaded, batch = tracr.load(HOME / name), full_domain(HOME / name)
     # The compiler's code relies on the promotions that these tests otherwise forbid.
     with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
         compiled = compile_module.compile_rasp_to_model(
-            compile_module.build_expression(source), set(vocabulary), options["max_seq_len"],
-            compiler_bos="BOS",
+            compile_module.build_expression(program.source), set(program.vocabulary),
+            program.settings["max_seq_len"], compiler_bos="BOS",
         )  # fmt: skip
         theirs = compiled.forward(compiled.params, jnp.asarray(batch.tokens))
     stream = loaded.params._replace(unembedding=jnp.eye(loaded.params.tokens.shape[1]))
