@@ -21,7 +21,7 @@ def program():
     """The compiled program, its domain, the full model's outputs and the true circuit."""
     loaded, data = load_model(PROGRAM), full_domain(PROGRAM)
     teacher = teacher_logits(loaded.model, loaded.params, data)
-    return loaded, data, teacher, circuit_json.load(PROGRAM / "truth.json")
+    return loaded, data, teacher, circuit_json.load(PROGRAM / "truth_zero_decoded.json")
 
 
 def test_every_edge_of_the_truth_is_needed_and_no_other(program):
