@@ -13,15 +13,16 @@ import json
 import shlex
 import sys
 from dataclasses import dataclass, replace
-from importlib import resources
 from pathlib import Path
 from typing import Literal
 
 import tyro
 
 from edgeprune_jax import atomic, provenance
+from tracr_models import ground_truth
 from tracr_models.programs import PROGRAMS
 from tracr_models.recovery import RECOVERY, Recovery, recover
+from tracr_models.store import compiled
 
 RESULTS = Path("experiments/results/recovery")
 VARIANTS = {
@@ -55,20 +56,18 @@ class Experiment:
     """What a cut edge carries."""
     variants: tuple[str, ...] = ()
     """Changes to the preset by name, or 'all'. Without them the preset itself."""
-    folder: Path = Path(str(resources.files("tracr_models")))
-    """Where the compiled programs are."""
 
 
 def as_row(variant: str, result: Recovery) -> dict:
     truth = result.truth
-    certificate = truth.provenance.get("certificate", {})
+    control = result.control == ground_truth.nearest(result.control, truth)
     return {
         "variant": variant, "program": result.program, "seed": result.seed,
         "ablation": result.ablation, "criterion": result.criterion, "edges": truth.graph.n_edges,
         "true": len(truth), "found": len(result.found), "precision": result.precision,
         "recall": result.recall, "exact": result.exact, "exact_polished": result.exact_polished,
-        "exact_control": result.control == truth, "evaluations": result.evaluations,
-        "certified": bool(certificate.get("unique")), "seconds": round(result.seconds, 1),
+        "exact_control": control, "evaluations": result.evaluations,
+        "certified": ground_truth.certified(truth), "seconds": round(result.seconds, 1),
     }  # fmt: skip
 
 
@@ -85,7 +84,7 @@ def main() -> None:
                 if (variant, program, seed) in done:
                     continue
                 result = recover(
-                    options.folder / program, seed=seed, ablation=options.ablation,
+                    compiled(program), seed=seed, ablation=options.ablation,
                     config=replace(RECOVERY, **VARIANTS[variant]),
                 )  # fmt: skip
                 rows = [*record["rows"], as_row(variant, result)]

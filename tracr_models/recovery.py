@@ -2,7 +2,7 @@
 
 One preset for every program. It is not told how many edges are true: a fixed price on edges
 (a Lagrange multiplier that does not move) closes those that change no output, and the circuit is
-the gates' most likely mask. Why the preset is what it is: `experiments/recovery.md`.
+the gates' most likely mask. `experiments/recovery.py` changes the preset in one place at a time.
 """
 
 import dataclasses

@@ -74,7 +74,8 @@ def to_rich(table: Table) -> rich.table.Table:
     # As `Text`, because rich takes brackets in plain strings for markup.
     shown = rich.table.Table(title=rich.text.Text(table.title))
     for header, right in zip(table.headers, numeric(table), strict=True):
-        shown.add_column(rich.text.Text(header), justify="right" if right else "left")
+        side = "right" if right else "left"
+        shown.add_column(rich.text.Text(header), justify=side, overflow="fold")
     for row in table.rows:
         shown.add_row(*(rich.text.Text(formatted(cell)) for cell in row))
     return shown

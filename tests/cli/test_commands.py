@@ -134,3 +134,28 @@ def test_a_dry_run_says_what_a_step_needs_and_writes_nothing(tmp_path, answer):
     assert code == 0 and found["fits"] and not out.exists()
     assert found["seconds_per_step"] > 0
     assert found["largest_batch"] >= 8 and found["xla_temporary_bytes"] > 0
+
+
+def test_programs_come_by_name_and_from_a_module_of_the_working_directory(
+    tmp_path, monkeypatch, answer
+):
+    monkeypatch.setenv("EDGEPRUNE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own_programs.py").write_text(
+        "def first(rasp):\n"
+        "    start = rasp.Select(rasp.indices, rasp.indices, lambda key, query: key == 0)\n"
+        "    return rasp.Aggregate(start, rasp.tokens).named('first')\n"
+        "PROGRAMS = {'first': (first, ['a', 'b'], 3)}\n"
+    )
+    code, rows = answer("tracr", "count", "own_programs:first", "--ablation", "interchange")
+    assert [row["program"] for row in rows] == ["count", "own_programs:first"]
+    for row in rows:
+        assert row["ablation"] == "interchange" and row["criterion"] == "decoded"
+        assert row["certified"] and row["edges"] == 13
+        assert row["exact"] == (row["precision"] == row["recall"] == 1)
+    assert code == (0 if all(row["exact"] for row in rows) else 1)
+
+
+def test_a_circuit_of_another_ablation_differs_from_the_truth(answer):
+    code, result = answer("tracr", "xproportion", "--check", TRUTH, "--ablation", "interchange")
+    assert code == 1 and not result["exact"] and result["extra"]
