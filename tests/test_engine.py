@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from edgeprune_jax.ablation import ABLATIONS, ablated_writes
 from edgeprune_jax.engine import masked_forward
@@ -322,6 +324,57 @@ def test_masks_can_be_mapped(small):
 def test_compiling_changes_nothing(small):
     _, run, values = small
     assert_close(quick_jit(run)(values[SOFT]), run(values[SOFT]), 1e-6)
+
+
+def test_shards_on_four_devices_give_what_one_device_gives(family):
+    """Logits and the mask's gradient, prompts and the last axis of every weight split in two."""
+    mesh = jax.make_mesh((2, 2), ("prompts", "width"), axis_types=(AxisType.Auto,) * 2)
+
+    def place(leaf):
+        axis = None if leaf.shape[-1] % 2 else "width"
+        return jax.device_put(leaf, NamedSharding(mesh, P(*[None] * (leaf.ndim - 1), axis)))
+
+    @quick_jit
+    def run(values, params, prompts):
+        def loss(values):
+            logits = masked_forward(
+                family.model, params, prompts.tokens, Edges(values, family.graph),
+                corrupted_tokens=prompts.corrupted, valid=prompts.valid, segment=2,
+            )  # fmt: skip
+            return jnp.sum(logits**2), logits
+
+        return jax.grad(loss, has_aux=True)(values)
+
+    values = jnp.asarray(masks(family.graph)[SOFT], jnp.float32)
+    prompts = jax.device_put(family.on_device, NamedSharding(mesh, P("prompts")))
+    spread = run(values, jax.tree.map(place, family.params), prompts)
+    assert len(spread[1].sharding.device_set) == 4
+    alone = run(values, family.params, family.on_device)
+    jax.tree.map(partial(assert_close, share=1e-5), spread, alone)
+
+
+def test_a_bfloat16_outbox_rounds_what_is_kept_and_nothing_else(small):
+    """A mask of zeros is still exact; the others move by a few roundings of 2^-9."""
+    case, _, values = small
+    prompts = case.on_device
+
+    def run(dtype, values):
+        def loss(values):
+            logits = masked_forward(
+                case.model, case.params, prompts.tokens, Edges(values, case.graph),
+                corrupted_tokens=prompts.corrupted, valid=prompts.valid, outbox_dtype=dtype,
+                segment=1,
+            )  # fmt: skip
+            return jnp.sum(logits**2), logits
+
+        return quick_jit(jax.vmap(jax.grad(loss, has_aux=True)))(values)
+
+    (slope, logits), (near_slope, near) = run("float32", values), run("bfloat16", values)
+    assert near.dtype == near_slope.dtype == jnp.float32
+    np.testing.assert_array_equal(near[ZEROS], logits[ZEROS])
+    assert np.abs(near - logits)[ONES].max() > 1e-6
+    assert_close(near, logits, 1e-2)
+    assert_close(near_slope, slope, 3e-2)
 
 
 def test_logits_at_positions_are_those_of_a_full_run(small):
