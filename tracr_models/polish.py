@@ -14,16 +14,15 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from edgeprune_jax import hard_examples
 from edgeprune_jax.circuits import Circuit
 from edgeprune_jax.engine import masked_forward
 from edgeprune_jax.graph import Edges, Graph
 from edgeprune_jax.models.loaded import Loaded
 from edgeprune_jax.objectives import DIVERGENCES
 from edgeprune_jax.stream import Model
-from edgeprune_jax.tasks.batch import Batch, rows, take
+from edgeprune_jax.tasks.batch import Batch, take
 
 EXAMPLES = 256
 MORE = 0.1  # edges looked at beside those of the circuit, as a share of them
@@ -60,10 +59,9 @@ def make_wrong(
 ) -> Wrong:
     """Counts the examples on which a circuit fails by a 0-1 divergence, `failure`.
 
-    They are at most 256, half of them those on which sampled circuits failed last.
+    `failures` says how often sampled circuits failed on each, as `hard_examples` remembers it.
     """
-    usual = rows(len(data), min(EXAMPLES, len(data)), seed=seed, step=0)
-    chosen = hard_examples.choose(usual, failures, 0.5, seed=seed, step=0)
+    chosen = examples_to_see(failures, seed=seed)
     batch, expected = take(data, chosen), teacher[chosen]
 
     def wrong(kept: Bool[np.ndarray, " E"]) -> int:
@@ -74,6 +72,14 @@ def make_wrong(
         return int(failed.sum())
 
     return wrong
+
+
+def examples_to_see(failures: Float[np.ndarray, " N"], *, seed: int) -> Int[np.ndarray, " _"]:
+    """All examples if they are no more than 256, else the 128 hardest and 128 of the others."""
+    hardest_first = np.argsort(-failures, kind="stable")
+    hard, others = np.split(hardest_first, [EXAMPLES // 2])
+    drawn = np.random.default_rng(seed).permutation(others)
+    return np.concatenate([hard, drawn[: EXAMPLES - len(hard)]])
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3))

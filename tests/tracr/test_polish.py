@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from edgeprune_jax.circuits import Circuit
 from edgeprune_jax.graph import Graph
-from tracr_models.polish import MORE, polish
+from tracr_models.polish import EXAMPLES, MORE, examples_to_see, polish
 
 GRAPH = Graph(4, 1, 1, ("tok_embeds", "pos_embeds"))  # 94 edges
 
@@ -62,3 +62,12 @@ def test_small_circuits_have_nothing_beside_them(edges):
     seen = []
     polish(circuit(edges), np.zeros(94), needing([3], seen))
     assert np.max(seen, axis=0).sum() == len(edges)
+
+
+@settings(deadline=None)
+@given(st.integers(1, 1000), st.integers(0, 99))
+def test_all_of_few_examples_are_seen_and_of_many_the_hardest_and_some_others(n, seed):
+    failures = np.random.default_rng(seed).random(n)
+    chosen = examples_to_see(failures, seed=seed)
+    assert len(set(chosen)) == len(chosen) == min(n, EXAMPLES)
+    assert set(np.argsort(-failures)[: EXAMPLES // 2]) <= set(chosen)
