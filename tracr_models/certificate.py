@@ -6,7 +6,8 @@ certificate says that this was looked for and not found:
     no proper subset of the necessary edges is faithful, and
     no circuit that lacks a necessary edge is faithful, whatever else it keeps.
 
-Where a program has few live edges, all its circuits are tried, and the certificate is a proof.
+Where a program has few live edges, all its circuits are tried, and the certificate is a proof if
+they were judged on the whole domain: that a circuit does well on drawn pairs proves nothing.
 Else all that lack one, two or three edges are, and random ones. If it fails, the minimal circuits
 that could be found are listed: faithful ones from which no edge, and no pair of edges, can go.
 
@@ -31,12 +32,13 @@ FEW_NECESSARY = "all that lack one or two edges or three necessary ones, and ran
 
 
 def certify(
-    judge: Judge, necessary: Bool[np.ndarray, " L"], *, seed: int
+    judge: Judge, necessary: Bool[np.ndarray, " L"], *, whole: bool, seed: int
 ) -> tuple[dict, Bool[np.ndarray, "M L"]]:
     """What was tried and found, as JSON; and the minimal circuits: the necessary edges, if unique.
 
     `sufficient`: the necessary edges are faithful by themselves. `unique`: so, and nothing that
-    was tried and lacks one is. `proof`: so, and nothing is left to try.
+    was tried and lacks one is. `proof`: so, and nothing is left to try: neither a circuit, nor,
+    as `whole` says of what the judge has seen, a prompt or pair.
     """
     sufficient = bool(judge(necessary[None])[0])
     fewer, which_fewer = proper_subsets(necessary, seed=seed)
@@ -46,7 +48,7 @@ def certify(
     report = {
         "sufficient": sufficient,
         "unique": unique,
-        "proof": unique and which_others == "all",
+        "proof": unique and whole and which_others == "all",
         "live_edges": len(necessary),
         "proper_subsets": _count(fewer, which_fewer, faithful[0]),
         "lacking_a_necessary_edge": _count(others, which_others, faithful[1]),

@@ -108,6 +108,12 @@ def full_domain(folder: str | Path) -> Batch:
     )  # fmt: skip
 
 
+def count_pairs(batch: Batch) -> int:
+    """The number of ordered pairs of different prompts of equal length."""
+    sizes = np.unique(batch.valid.sum(-1), return_counts=True)[1]
+    return int((sizes * (sizes - 1)).sum())
+
+
 def every_pair(batch: Batch, *, most: int = MAX_PAIRS, seed: int = 0) -> Batch:
     """Ordered pairs of different prompts of equal length, the second as the corrupted one.
 

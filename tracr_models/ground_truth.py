@@ -27,13 +27,14 @@ from edgeprune_jax import circuit_json
 from edgeprune_jax.circuits import Circuit, from_names, jaccard
 from edgeprune_jax.models import tracr
 from edgeprune_jax.tasks.batch import Batch
-from tracr_models.certificate import certify
-from tracr_models.domain import every_pair, full_domain, read_domain
+from tracr_models.certificate import ALL, certify
+from tracr_models.domain import MAX_PAIRS, count_pairs, every_pair, full_domain, read_domain
 from tracr_models.judge import TOLERANCES, make_judge
 from tracr_models.live import live_edges
 
 ABLATIONS = ("zero", "interchange")
 CRITERIA = tuple(TOLERANCES)
+MAX_PROVED = 200_000  # pairs: a proof takes them all
 HOME = Path(__file__).parent  # of the truths that come with the package, a folder for each program
 
 
@@ -42,20 +43,16 @@ def find(
 ) -> Circuit:
     """The necessary edges of a compiled program; provenance says whether they are the truth.
 
-    Zero ablation is judged on every prompt, interchange on every pair of equal length, or on
-    20,000 drawn with `seed`. Raises `ValueError` for another ablation or criterion.
+    Zero ablation is judged on every prompt, interchange on every pair of equal length: where
+    there are too many, or too many live edges for a proof, on 20,000 drawn with `seed`. Raises
+    `ValueError` for another ablation or criterion.
     """
     _check(ablation, criterion)
-    loaded, batch, classes = (
-        tracr.load(folder),
-        full_domain(folder),
-        tracr.read_config(folder).outputs,
-    )
-    if ablation == "interchange":
-        batch = every_pair(batch, seed=seed)
+    loaded, classes = tracr.load(folder), tracr.read_config(folder).outputs
     live = live_edges(loaded.params, loaded.graph, ablation=ablation)
+    batch, whole = _examples(folder, live, ablation=ablation, seed=seed)
     judge, necessary = make_judge(loaded, batch, ablation=ablation, criterion=criterion, live=live)
-    certificate, minimal = certify(judge, necessary, seed=seed)
+    certificate, minimal = certify(judge, necessary, whole=whole, seed=seed)
 
     def circuit(kept: np.ndarray, provenance: dict) -> Circuit:
         every = np.zeros(len(live), bool)
@@ -146,6 +143,18 @@ def digest(batch: Batch) -> str:
             continue
         total.update(f"{name} {array.dtype.str} {array.shape}".encode() + array.tobytes())
     return f"sha256:{total.hexdigest()}"
+
+
+def _examples(
+    folder: str | Path, live: np.ndarray, *, ablation: str, seed: int
+) -> tuple[Batch, bool]:
+    """What circuits are judged on, and whether that is all there is."""
+    batch = full_domain(folder)
+    if ablation == "zero":
+        return batch, True
+    count = count_pairs(batch)
+    whole = count <= MAX_PAIRS or (live.sum() <= ALL and count <= MAX_PROVED)
+    return every_pair(batch, most=count if whole else MAX_PAIRS, seed=seed), whole
 
 
 def _settings(criterion: str) -> dict:

@@ -24,7 +24,7 @@ def flags(size, *edges):
 
 
 def test_of_few_edges_all_circuits_are_tried():
-    report, minimal = certify(needs(0, 2), flags(5, 0, 2), seed=0)
+    report, minimal = certify(needs(0, 2), flags(5, 0, 2), whole=True, seed=0)
     assert report == {
         "sufficient": True, "unique": True, "proof": True, "live_edges": 5,
         "proper_subsets": {"which": "all", "tried": 3, "faithful": 0, "smallest": None},
@@ -36,7 +36,7 @@ def test_of_few_edges_all_circuits_are_tried():
 
 @pytest.mark.parametrize("size", [4, 30])
 def test_two_writers_that_cancel_cost_the_certificate(size):
-    report, minimal = certify(cancelling, flags(size, 0, 1, 2), seed=0)
+    report, minimal = certify(cancelling, flags(size, 0, 1, 2), whole=True, seed=0)
     assert report["sufficient"] and not report["unique"] and not report["proof"]
     assert report["proper_subsets"] == {"which": "all", "tried": 7, "faithful": 1, "smallest": 1}
     assert report["lacking_a_necessary_edge"]["faithful"] > 0
@@ -48,16 +48,24 @@ def test_paths_that_stand_in_for_each_other_are_all_listed(size):
     def judge(kept):  # 0, and one of the pairs 1, 2 and 3, 4
         return kept[:, 0] & (kept[:, [1, 2]].all(1) | kept[:, 3])
 
-    report, minimal = certify(judge, flags(size, 0), seed=0)
+    report, minimal = certify(judge, flags(size, 0), whole=True, seed=0)
     assert not report["sufficient"] and not report["unique"]
     np.testing.assert_array_equal(minimal, [flags(size, 0, 3), flags(size, 0, 1, 2)])
 
 
 def test_where_nothing_is_needed_the_empty_circuit_is_the_truth():
     for size in (3, 30):
-        report, minimal = certify(lambda kept: np.ones(len(kept), bool), flags(size), seed=0)
+        report, minimal = certify(
+            lambda kept: np.ones(len(kept), bool), flags(size), whole=True, seed=0
+        )
         assert report["unique"] and report["proof"] and not minimal.any()
         assert report["lacking_a_necessary_edge"]["tried"] == 0
+
+
+def test_what_was_seen_on_drawn_examples_is_no_proof():
+    report, minimal = certify(needs(0, 2), flags(5, 0, 2), whole=False, seed=0)
+    assert report["sufficient"] and report["unique"] and not report["proof"]
+    np.testing.assert_array_equal(minimal, [flags(5, 0, 2)])
 
 
 def test_all_proper_subsets_are_tried_where_there_are_few():

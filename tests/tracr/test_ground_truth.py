@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 
 import tracr_models
-from edgeprune_jax import circuits
+from edgeprune_jax import circuit_json, circuits
 from edgeprune_jax.models import tracr
 from edgeprune_jax.tasks.batch import take
 from tracr_models import ground_truth
-from tracr_models.domain import every_pair, full_domain
+from tracr_models.domain import MAX_PAIRS, every_pair, full_domain
 from tracr_models.judge import TOLERANCES, make_judge
 from tracr_models.live import live_edges
+from tracr_models.programs import PROGRAMS
 
 HOME = Path(tracr_models.__file__).parent
 PAPER = {
@@ -141,6 +142,30 @@ def test_interchange_leaves_reverse_two_true_edges():
     found = necessary_edges("reverse", pairs, "interchange")
     assert set(found) == {("tok_embeds", "a3.h0.v"), ("a3.h0", "resid_post")}
     assert found == ground_truth.load(HOME / "reverse", ablation="interchange")
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_what_is_called_a_proof_was_judged_on_the_whole_domain(name):
+    symbols = len(set(PROGRAMS[name][1]))
+    for path in sorted((HOME / name).glob("truth_*.json")):
+        said = circuit_json.load(path).provenance
+        data, certificate = said["data"], said["certificate"]
+        lengths = range(data["shortest"], data["longest"] + 1)
+        prompts = [symbols**length for length in lengths]
+        pairs = [count * (count - 1) for count in prompts]
+        whole = sum(prompts if said["ablation"] == "zero" else pairs)
+        assert data["examples"] == whole or not certificate["proof"], path.name
+        assert data["examples"] in (whole, MAX_PAIRS)
+
+
+@pytest.mark.parametrize("most, proof", [(27 * 26, True), (27 * 26 - 1, False)])
+def test_a_proof_takes_all_pairs(most, proof, monkeypatch):
+    monkeypatch.setattr(ground_truth, "MAX_PAIRS", 100)
+    monkeypatch.setattr(ground_truth, "MAX_PROVED", most)
+    truth = ground_truth.find(HOME / "reverse", ablation="interchange")
+    assert truth.provenance["data"]["examples"] == (most if proof else 100)
+    assert truth.provenance["certificate"]["unique"]
+    assert truth.provenance["certificate"]["proof"] == proof
 
 
 FILE = ground_truth.truth_file("zero", "decoded")
