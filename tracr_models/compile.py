@@ -184,7 +184,7 @@ def _refusing(name: str, what: str) -> Iterator[None]:
     """Whatever RASP, the compiler or a user's function raises, as a `ValueError` of one line."""
     try:
         yield
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         text = " ".join(str(error).split())
         raise ValueError(f"{name} {what}: {type(error).__name__}: {text}") from None
 

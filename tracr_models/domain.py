@@ -20,6 +20,7 @@ from edgeprune_jax.stream import plain_forward
 from edgeprune_jax.tasks.batch import Batch, take
 
 MAX_ROWS = 2**20
+MAX_LENGTH = 128  # symbols of a prompt: of two symbols, 20 make too many prompts already
 MAX_PAIRS = 20_000
 _AT_ONCE = 4096  # rows per forward pass
 _forward = jax.jit(plain_forward, static_argnums=0)
@@ -46,6 +47,8 @@ def read_domain(folder: str | Path) -> Domain:
 def size(domain: Domain, *, symbols: int, max_seq_len: int) -> int:
     """The number of prompts. Raises `ValueError` for a domain that cannot be enumerated."""
     shortest, longest, _ = domain
+    if max_seq_len > MAX_LENGTH:
+        raise ValueError(f"max_seq_len must be at most {MAX_LENGTH}: got {max_seq_len}")
     if not 1 <= shortest <= longest <= max_seq_len:
         raise ValueError(
             f"1 <= shortest <= longest <= max_seq_len = {max_seq_len} must hold: "

@@ -90,7 +90,7 @@ def _programs_of(module: str) -> Mapping:
         sys.path.insert(0, os.getcwd())
     try:
         programs = importlib.import_module(module).PROGRAMS
-    except Exception as error:  # whatever a user's module may raise
+    except (Exception, SystemExit) as error:  # whatever a user's module may raise
         raise ValueError(f"{module}: {type(error).__name__}: {error}") from None
     if not isinstance(programs, Mapping) or not programs:
         raise ValueError(f"{module}.PROGRAMS must be a dictionary of {FORM}: got {programs!r:.80}")

@@ -40,13 +40,13 @@ def run(options: Tracr) -> int:
     from tracr_models.recovery import recover
     from tracr_models.store import compiled
 
-    folders = {name: compiled(name) for name in options.programs}
     if options.seeds < 1:
         raise ValueError(f"--seeds must be at least 1: got {options.seeds}")
+    if options.check is not None and len(set(options.programs)) != 1:
+        raise ValueError(f"--check needs one program: got {', '.join(options.programs)}")
     ablation, criterion = options.ablation, options.criterion
+    folders = {name: compiled(name) for name in options.programs}
     if options.check is not None:
-        if len(folders) != 1:
-            raise ValueError(f"--check needs one program: got {', '.join(folders)}")
         (folder,) = folders.values()
         truth = ground_truth.obtain(folder, ablation=ablation, criterion=criterion)
         return check(options.check, ground_truth.true_circuits(truth), as_json=options.json)

@@ -1,5 +1,6 @@
 """Compilation: the same bytes every time, programs of users, and refusal of wrong weights."""
 
+import sys
 from pathlib import Path
 
 import jax
@@ -85,6 +86,7 @@ def after_none(rasp):  # the first position has no symbol before it to compare w
         (after_none, "odd has no value for .1.: ValueError: key is None!"),
         (lambda rasp: rasp.tokens, "odd does not compile: "),
         (lambda: "tokens", "odd does not compile: TypeError: .* a RASP sequence: got 'tokens'"),
+        (lambda: sys.exit("gone"), "odd does not compile: SystemExit: gone"),
         (lambda model: model, "odd does not compile: KeyError: 'model'"),
     ],
 )

@@ -39,6 +39,8 @@ def test_the_list_has_the_compilers_library():
         ((source, ["a"], 2, {"mlp_exactness": 0}), "mlp_exactness must be an integer"),
         ((source, ["a"], 4, {"shortest": 5}), "shortest <= longest .* got 5 and 4"),
         ((source, ["a"], 4, {"max_seq_len": 3}), "longest <= max_seq_len = 3"),
+        ((source, ["a", "b"], 10**6), "max_seq_len must be at most 128: got 1000000"),
+        ((source, ["a"], 2, {"max_seq_len": 10**9}), "max_seq_len must be at most 128"),
         ((source, list("abcdefgh"), 7), "1 to 1048576 prompts: got 2396744"),
     ],
 )
@@ -52,6 +54,7 @@ def test_entries_that_make_no_sense_are_refused(program, message):
     [
         (None, "nowhere:x", "nowhere: ModuleNotFoundError"),
         ("1 / 0", "broken:x", "broken: ZeroDivisionError: division by zero"),
+        ("import sys; sys.exit(3)", "leaving:x", "leaving: SystemExit: 3"),
         ("", "blank:x", "blank: AttributeError: .* 'PROGRAMS'"),
         ("PROGRAMS = [1]", "listed:x", "listed.PROGRAMS must be a dictionary"),
         ("PROGRAMS = {'y': 1}", "other:x", "programs of other are y: got 'x'"),

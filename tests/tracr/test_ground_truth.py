@@ -206,6 +206,16 @@ def test_a_domain_that_does_not_fit_is_refused(domain, tmp_path):
         full_domain(folder)
 
 
+@pytest.mark.parametrize("longest", [6, 129, 10**12])
+def test_a_domain_beyond_the_program_is_refused_without_counting_it(longest, tmp_path):
+    folder = shutil.copytree(HOME / "xproportion", tmp_path / "xproportion")
+    config = json.loads((folder / "config.json").read_text())
+    config["domain"]["longest"] = longest
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=f"<= max_seq_len = 5 must hold: got 4 and {longest}"):
+        full_domain(folder)
+
+
 @pytest.mark.parametrize("settings", [{"ablation": "mean"}, {"criterion": "logits"}])
 def test_another_ablation_or_criterion_is_refused(settings):
     for function in (ground_truth.find, ground_truth.load):
