@@ -19,9 +19,8 @@ from typing import Literal
 import tyro
 
 from edgeprune_jax import atomic, provenance
-from tracr_models import ground_truth
 from tracr_models.programs import PROGRAMS
-from tracr_models.recovery import RECOVERY, Recovery, recover
+from tracr_models.recovery import RECOVERY, recover
 from tracr_models.store import compiled
 
 RESULTS = Path("experiments/results/recovery")
@@ -58,19 +57,6 @@ class Experiment:
     """Changes to the preset by name, or 'all'. Without them the preset itself."""
 
 
-def as_row(variant: str, result: Recovery) -> dict:
-    truth = result.truth
-    control = result.control == ground_truth.nearest(result.control, truth)
-    return {
-        "variant": variant, "program": result.program, "seed": result.seed,
-        "ablation": result.ablation, "criterion": result.criterion, "edges": truth.graph.n_edges,
-        "true": len(truth), "found": len(result.found), "precision": result.precision,
-        "recall": result.recall, "exact": result.exact, "exact_polished": result.exact_polished,
-        "exact_control": control, "evaluations": result.evaluations,
-        "certified": ground_truth.certified(truth), "seconds": round(result.seconds, 1),
-    }  # fmt: skip
-
-
 def main() -> None:
     options = tyro.cli(Experiment)
     names = tuple(VARIANTS) if options.variants == ("all",) else options.variants or ("preset",)
@@ -87,7 +73,8 @@ def main() -> None:
                     compiled(program), seed=seed, ablation=options.ablation,
                     config=replace(RECOVERY, **VARIANTS[variant]),
                 )  # fmt: skip
-                rows = [*record["rows"], as_row(variant, result)]
+                row = {"variant": variant, **result.row(), "true": len(result.truth)}
+                rows = [*record["rows"], row]
                 record = provenance.collect(command=command) | {"rows": rows}
                 lines = ",\n".join(json.dumps(row) for row in rows)
                 head = json.dumps({key: record[key] for key in record if key != "rows"}, indent=1)

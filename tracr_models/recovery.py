@@ -68,6 +68,21 @@ class Recovery(NamedTuple):
     def exact_polished(self) -> bool:
         return self.polished == ground_truth.nearest(self.polished, self.truth)
 
+    @property
+    def exact_control(self) -> bool:
+        return self.control == ground_truth.nearest(self.control, self.truth)
+
+    def row(self) -> dict:
+        """All that is reported of a run, as JSON. Seconds to a tenth."""
+        return {
+            "program": self.program, "seed": self.seed, "ablation": self.ablation,
+            "criterion": self.criterion, "edges": self.truth.graph.n_edges,
+            "true": len(self.nearest), "found": len(self.found), "precision": self.precision,
+            "recall": self.recall, "exact": self.exact, "exact_polished": self.exact_polished,
+            "exact_control": self.exact_control, "evaluations": self.evaluations,
+            "certified": ground_truth.certified(self.truth), "seconds": round(self.seconds, 1),
+        }  # fmt: skip
+
 
 def recover(
     folder: Path,

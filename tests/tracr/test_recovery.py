@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgeprune_jax.cli.tracr import polish_line
 from tracr_models import ground_truth
-from tracr_models.recovery import RECOVERY, recover
+from tracr_models.recovery import RECOVERY, Recovery, recover
 
 ROOT = Path(str(resources.files("tracr_models")))
 
@@ -36,3 +37,22 @@ def test_the_truth_is_not_used(monkeypatch):
 
 def test_one_preset_serves_all_programs_and_names_no_number_of_edges():
     assert RECOVERY.multiplier_rate == 0 and RECOVERY.price > 0
+
+
+def test_a_row_holds_a_run_against_the_nearest_truth():
+    truth = ground_truth.load(ROOT / "xproportion")
+    kept = truth.kept.copy()
+    kept[np.flatnonzero(kept)[0]] = False
+    less = replace(truth, kept=kept)
+    result = Recovery("p", 3, "zero", "decoded", less, truth, less, truth, 9, 1.26)
+    assert list(result.row().items()) == [
+        ("program", "p"), ("seed", 3), ("ablation", "zero"), ("criterion", "decoded"),
+        ("edges", 32), ("true", 7), ("found", 6), ("precision", 1.0), ("recall", 6 / 7),
+        ("exact", False), ("exact_polished", True), ("exact_control", False), ("evaluations", 9),
+        ("certified", True), ("seconds", 1.3),
+    ]  # fmt: skip
+    rows = [result.row(), result._replace(polished=less, evaluations=12).row()]
+    assert polish_line(rows) == (
+        "polished: 1 of 2 exact, in 9 to 12 evaluations; "
+        "random circuits, polished likewise: 0 exact"
+    )
