@@ -3,7 +3,6 @@
 import shlex
 import sys
 import warnings
-from importlib import resources
 from pathlib import Path
 
 import jax
@@ -20,15 +19,14 @@ DOMAIN = "domain"  # the task of a compiled program: its whole input domain
 
 
 def find_model(name: str) -> Loaded:
-    """A model by name or path; a compiled program that comes with the package by its name."""
-    return load_model(program_folder(name) or name)
+    """A model by name or path; a program of the package by its name, compiled where it has to be.
 
+    A `module:name` is not looked up: names come from circuit files too, and those may be hostile.
+    """
+    from tracr_models.programs import PROGRAMS
+    from tracr_models.store import compiled
 
-def program_folder(name: str) -> Path | None:
-    """The folder of a compiled program that comes with the package."""
-    folder = Path(str(resources.files("tracr_models"))) / name
-    plain = name.isidentifier() and (folder / "config.json").is_file()
-    return folder if plain else None
+    return load_model(compiled(name) if name in PROGRAMS else name)
 
 
 def find_data(loaded: Loaded, task: str, *, split: Split, n: int, seed: int) -> Batch:
@@ -36,10 +34,9 @@ def find_data(loaded: Loaded, task: str, *, split: Split, n: int, seed: int) -> 
     if task == DOMAIN:
         from tracr_models.domain import full_domain
 
-        folder = program_folder(loaded.name) or Path(loaded.name)
-        if not (folder / "config.json").is_file():
+        if loaded.program is None:
             raise ValueError(f"the task {DOMAIN!r} is that of compiled programs: got {loaded.name}")
-        return full_domain(folder)
+        return full_domain(loaded.program)
     if loaded.tokenizer is None:
         raise ValueError(f"{loaded.name} has no tokenizer for the task {task!r}: use {DOMAIN!r}")
     made = load_task(task, loaded.tokenizer, split=split, n=n, seed=seed)

@@ -62,11 +62,15 @@ class Prune:
 
 
 def with_preset(arguments: list[str]) -> list[str]:
-    """Spells out the settings of `--preset` ahead of those given, so that the latter win."""
-    if arguments[:1] != ["prune"] or "--preset" not in arguments[:-1]:
+    """Spells out the settings of the last `--preset` ahead of those given, so that these win."""
+    if arguments[:1] != ["prune"]:
         return arguments
-    name = arguments[arguments.index("--preset") + 1]
-    settings = []
+    name, settings = "default", []
+    for flag, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        if flag == "--preset":
+            name = following
+        elif flag.startswith("--preset="):
+            name = flag.removeprefix("--preset=")
     for entry in dataclasses.fields(PruneConfig):
         value = getattr(PRESETS.get(name, PruneConfig()), entry.name)
         flag = entry.name.replace("_", "-")

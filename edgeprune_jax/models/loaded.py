@@ -1,5 +1,6 @@
 """A model that is ready to be cut open: what every loader returns."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from jaxtyping import PyTree
@@ -14,7 +15,8 @@ if TYPE_CHECKING:
 class Loaded(NamedTuple):
     """A model with its weights, its graph and its tokenizer.
 
-    `digest` identifies the weights: SHA-256 of the bytes of the weight files, in order.
+    `digest` identifies the weights: SHA-256 of the bytes of the weight files, in order. `program`
+    is the folder of a compiled program, which holds its input domain too.
     """
 
     model: Model
@@ -23,3 +25,4 @@ class Loaded(NamedTuple):
     tokenizer: "Tokenizer | None"  # None where the files bring none, as for Tracr
     name: str
     digest: str
+    program: Path | None = None

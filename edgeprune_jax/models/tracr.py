@@ -205,7 +205,9 @@ def load(folder: str | Path) -> Loaded:
         tensors.__getitem__, dtype="float32", source=str(path),
     )  # fmt: skip
     model = build(causal=config.causal)
-    return Loaded(model, params, config.graph, None, config.name, stored.digest([path]))
+    return Loaded(
+        model, params, config.graph, None, config.name, stored.digest([path]), Path(folder)
+    )  # fmt: skip
 
 
 def _check(config: Config) -> None:

@@ -1,14 +1,20 @@
 """The five commands do their work, resume it, and refuse bad input in one line."""
 
+import dataclasses
 import json
+import shutil
 import xml.etree.ElementTree as ElementTree
 from importlib import resources
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tyro
 
 from edgeprune_jax import circuit_json
-from edgeprune_jax.cli.prune import with_preset
+from edgeprune_jax.cli.inputs import find_data, find_model
+from edgeprune_jax.cli.prune import Prune, with_preset
+from edgeprune_jax.settings import PAPER, PruneConfig
 
 TRUTH = Path(str(resources.files("tracr_models"))) / "xproportion" / "truth_zero_decoded.json"
 
@@ -122,10 +128,31 @@ def test_help_documents_every_flag(command, call):
     assert code == 0 and "--json" in out
 
 
-def test_a_preset_gives_way_to_what_is_given_beside_it():
-    arguments = with_preset(["prune", "--preset", "paper", "--steps", "10"])
-    assert arguments.index("3000") < arguments.index("10")
-    assert "--node-gates" in arguments and "0.8" in arguments
+def parsed(*arguments):
+    return tyro.cli(
+        Prune, args=with_preset(["prune", "--out", "x", *arguments])[1:],
+        config=(tyro.conf.OmitArgPrefixes,),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "preset"),
+    [
+        ([], PruneConfig()),
+        (["--preset", "paper"], PAPER),
+        (["--preset=paper"], PAPER),
+        (["--preset", "default", "--preset", "paper"], PAPER),
+        (["--preset=default", "--preset", "paper"], PAPER),
+        (["--preset", "default", "--preset=paper"], PAPER),
+        (["--preset=paper", "--preset=default"], PruneConfig()),
+    ],
+)
+def test_the_last_preset_counts_and_gives_way_to_what_is_given_beside_it(arguments, preset):
+    assert parsed(*arguments).config == preset
+    asked = {"steps": 10, "gate_rate": 0.25}
+    for given in (["--steps", "10", "--gate-rate", "0.25"], ["--steps=10", "--gate-rate=0.25"]):
+        for line in ([*arguments, *given], [*given, *arguments]):
+            assert parsed(*line).config == dataclasses.replace(preset, **asked)
 
 
 def test_a_dry_run_says_what_a_step_needs_and_writes_nothing(tmp_path, answer):
@@ -162,3 +189,23 @@ def test_programs_come_by_name_and_from_a_module_of_the_working_directory(
 def test_a_circuit_of_another_ablation_differs_from_the_truth(answer):
     code, result = answer("tracr", "xproportion", "--check", TRUTH, "--ablation", "interchange")
     assert code == 1 and not result["exact"] and result["extra"]
+
+
+@pytest.mark.parametrize("name", ["reverse", "xproportion", "mine"])
+def test_the_domain_of_a_folder_is_its_own_whatever_it_is_called(name, tmp_path):
+    folder = tmp_path / "some folder"
+    shutil.copytree(TRUTH.parents[1] / "reverse", folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["name"], config["domain"]["shortest"] = name, 1
+    (folder / "config.json").write_text(json.dumps(config))
+    data = find_data(find_model(str(folder)), "domain", split="test", n=5, seed=0)
+    assert len(data) == 3 + 9 + 27
+    assert sorted(np.unique(data.valid.sum(-1))) == [2, 3, 4]
+
+
+def test_the_truth_of_a_program_that_must_be_compiled_is_evaluated(answer, tmp_path, monkeypatch):
+    monkeypatch.setenv("EDGEPRUNE_CACHE", str(tmp_path))
+    truth = TRUTH.parents[1] / "hist" / TRUTH.name
+    code, result = answer("evaluate", truth, "--random-circuits", "2")
+    assert code == 0 and result["model"] == "hist" and result["task"] == "domain"
+    assert result["rows"][str(truth)]["exact_match"] == 1 > result["rows"]["empty"]["exact_match"]
