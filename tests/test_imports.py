@@ -24,7 +24,8 @@ LEVELS = (
     """pruning tasks.make models.load measures.details measures.curve report.draw""",
     """checkpoints tasks.cache measures.completeness""",
     """run report.run""",
-    """tracr_models.programs tracr_models.domain tracr_models.live""",
+    """tracr_models.programs tracr_models.domain tracr_models.live
+       tracr_models.stored_truth""",
     """tracr_models.entry tracr_models.judge tracr_models.polish""",
     """tracr_models.compile tracr_models.certificate""",
     """tracr_models.store tracr_models.ground_truth""",

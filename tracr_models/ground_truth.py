@@ -9,7 +9,7 @@ A stored truth is a circuit file. Its provenance holds the ablation, the criteri
 the certificate, for all of them are part of what "true" means: `reverse` has 11 true edges under
 zero ablation, and 2 under interchange.
 
-    python -m tracr_models.ground_truth [FOLDER ...] [--ablation interchange]
+    python -m tracr_models.ground_truth FOLDER ... [--ablation interchange]
 
 Axes: E edges, L live edges.
 """
@@ -24,13 +24,14 @@ from pathlib import Path
 import numpy as np
 
 from edgeprune_jax import circuit_json
-from edgeprune_jax.circuits import Circuit, from_names, jaccard
+from edgeprune_jax.circuits import Circuit, jaccard
 from edgeprune_jax.models import tracr
 from edgeprune_jax.tasks.batch import Batch
 from tracr_models.certificate import ALL, certify
 from tracr_models.domain import MAX_PAIRS, count_pairs, every_pair, full_domain, read_domain
 from tracr_models.judge import TOLERANCES, make_judge
 from tracr_models.live import live_edges
+from tracr_models.stored_truth import minimal_circuits, read, truth_file
 
 ABLATIONS = ("zero", "interchange")
 CRITERIA = tuple(TOLERANCES)
@@ -91,12 +92,20 @@ def load(folder: str | Path, *, ablation: str = "zero", criterion: str = "decode
     path = Path(folder) / file
     if not path.is_file() and (HOME / config.name / file).is_file():
         path = HOME / config.name / file
-    truth, weights = circuit_json.load(path), tracr.load(folder)
-    said = [truth.provenance.get(key, {}) for key in ("model", "data", "settings")]
-    meant = ({"digest": weights.digest}, read_domain(folder)._asdict(), _settings(criterion))
-    for one, other in zip(said, meant, strict=True):
-        if {key: one.get(key) for key in other} != other:
+    truth, weights = read(path, ablation=ablation, criterion=criterion), tracr.load(folder)
+    live = live_edges(weights.params, weights.graph, ablation=ablation)
+    batch, _ = _examples(folder, live, ablation=ablation, seed=0)
+    meant = {
+        "model": {"digest": weights.digest},
+        "data": {**read_domain(folder)._asdict(), "digest": digest(batch)},
+        "settings": {**_settings(criterion), "seed": 0},
+    }
+    for name, entries in meant.items():
+        said = truth.provenance.get(name)
+        if not isinstance(said, dict) or {key: said.get(key) for key in entries} != entries:
             raise ValueError(f"{path} is not of these weights and this domain: find it anew")
+    if truth.graph != weights.graph:
+        raise ValueError(f"{path} is of {truth.graph}, not of {weights.graph}: find it anew")
     return truth
 
 
@@ -110,10 +119,6 @@ def obtain(folder: str | Path, *, ablation: str = "zero", criterion: str = "deco
         return truth
 
 
-def truth_file(ablation: str, criterion: str) -> str:
-    return f"truth_{ablation}_{criterion}.json"
-
-
 def certified(truth: Circuit) -> bool:
     """Whether the necessary edges are the one true circuit, as far as was looked."""
     return truth.provenance["certificate"]["unique"]
@@ -124,10 +129,7 @@ def true_circuits(truth: Circuit) -> list[Circuit]:
     if certified(truth):
         return [truth]
     listed = truth.provenance["certificate"]["minimal_circuits"]
-    return [
-        from_names(truth.graph, (edge.split(" -> ") for edge in edges), provenance=truth.provenance)
-        for edges in listed
-    ]
+    return minimal_circuits(truth.graph, listed, truth.provenance)
 
 
 def nearest(found: Circuit, truth: Circuit) -> Circuit:

@@ -1,8 +1,9 @@
 """Where compiled programs lie.
 
-The paper's two come with the package, weights and all. Others are compiled where they are needed
-into a cache, `$EDGEPRUNE_CACHE` or the platform's own place, each in a folder that is named after
-the hash of what is in it: programs that share a name do not share a folder. Truths that are found
+The paper's two come with the package, weights and all. Others are compiled, and checked against
+the interpreter, every time they are asked for: a program of one's own may have changed. They go to
+`$EDGEPRUNE_CACHE` or the platform's own place, each in a folder that is named after the hash of
+what is in it: programs that share a name do not share a folder. Truths that are found
 for them lie beside their weights (`ground_truth.obtain`).
 """
 

@@ -3,11 +3,11 @@
 python -m tracr_models.table
 """
 
-from edgeprune_jax import circuit_json
 from edgeprune_jax.report.tables import Table, to_markdown
 from tracr_models.entry import Program, find_entry
-from tracr_models.ground_truth import ABLATIONS, HOME, truth_file
+from tracr_models.ground_truth import ABLATIONS, HOME
 from tracr_models.programs import PROGRAMS
+from tracr_models.stored_truth import read, truth_file
 
 HEADERS = ("program", "layers x heads", "output", "prompts", "edges", "zero", "interchange")
 
@@ -18,7 +18,10 @@ def table() -> Table:
 
 
 def _row(name: str, program: Program) -> list:
-    truths = [circuit_json.load(HOME / name / truth_file(a, "decoded")) for a in ABLATIONS]
+    truths = [
+        read(HOME / name / truth_file(ablation, "decoded"), ablation=ablation, criterion="decoded")
+        for ablation in ABLATIONS
+    ]
     data, graph = truths[0].provenance["data"], truths[0].graph
     counts = []
     for truth in truths:

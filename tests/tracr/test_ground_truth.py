@@ -176,6 +176,9 @@ FILE = ground_truth.truth_file("zero", "decoded")
     (FILE, b'"digest": "sha256:', b'"digest": "sha256:0'),
     (FILE, b'"tolerance": 0.05', b'"tolerance": 0.5'),
     (FILE, b'"data": {', b'"data": [],"other": {'),
+    (FILE, b'"seed": 0', b'"seed": 1'),
+    (FILE, b'"ablation": "zero"', b'"ablation": "interchange"'),
+    (FILE, b'"unique": true', b'"unique": 1'),
 ])  # fmt: skip
 def test_the_truth_of_other_weights_or_prompts_is_found_anew(file, old, new, tmp_path):
     folder = shutil.copytree(HOME / "xproportion", tmp_path / "xproportion")
