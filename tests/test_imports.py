@@ -22,7 +22,7 @@ LEVELS = (
     """settings evaluation baselines.eap tasks.jsonl models.huggingface
        measures.minimality report.routes report.page""",
     """pruning tasks.make models.load measures.details measures.curve report.draw""",
-    """checkpoints tasks.cache measures.completeness""",
+    """checkpoints full_model tasks.cache measures.completeness""",
     """run report.run""",
     """tracr_models.programs tracr_models.domain tracr_models.live
        tracr_models.stored_truth""",

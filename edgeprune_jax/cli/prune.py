@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -15,6 +16,7 @@ from edgeprune_jax.cli import dry_run
 from edgeprune_jax.cli.inputs import find_data, find_model, origin
 from edgeprune_jax.cli.progress import Progress
 from edgeprune_jax.evaluation import evaluate
+from edgeprune_jax.full_model import score_model
 from edgeprune_jax.models.load import DEFAULT
 from edgeprune_jax.models.loaded import Loaded
 from edgeprune_jax.report.run import write_run_report
@@ -25,6 +27,7 @@ from edgeprune_jax.tasks.batch import Batch, take
 
 PRESETS = {"default": PruneConfig(), "paper": PAPER}
 EAP_EXAMPLES = 64
+SCORED_EXAMPLES = 128
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class Prune:
     model: str = DEFAULT
     """Model: a name, a .gguf file, a folder in Hugging Face format, or a compiled program."""
     task: str = "ioi"
-    """Task, or 'domain' for a compiled program's inputs."""
+    """Task: a name, a .jsonl file of your own, or 'domain' for a compiled program's inputs."""
     examples: int = 400
     """Prompt pairs to prune on."""
     test_examples: int = 100
@@ -101,6 +104,12 @@ def run(options: Prune) -> int:
     claim(options.out, identity)
     console = Console(quiet=options.json)
     console.print(f"{options.task} in {loaded.name}: {options.out}")
+    scores = score_model(loaded.model, loaded.params, take(train, slice(0, SCORED_EXAMPLES)))
+    if scores.means:
+        said = ", ".join(f"{name.replace('_', ' ')} {x:.3f}" for name, x in scores.means.items())
+        console.print(f"full model: {said}")
+    if scores.doubt:
+        warnings.warn(f"{scores.doubt}: a circuit explains what it does instead", stacklevel=2)
     with Progress(console, "pruning", options.config.steps) as bar:
         gates = run_pruning(loaded, train, options.config, options.out, on_log=bar.show)
     circuit = discrete(

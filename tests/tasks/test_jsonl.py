@@ -232,3 +232,23 @@ def test_reading_stops_at_the_first_bad_line(tmp_path):
     assert next(lines).number == 1
     with pytest.raises(ValueError, match="line 2"):
         next(lines)
+
+
+def test_a_run_says_first_what_the_model_can_do(model, tmp_path, capsys, monkeypatch):
+    path = tmp_path / "mine.jsonl"
+    clean = "the cat sees the<predict> cow</predict>"
+    path.write_bytes(line(clean=clean, split="train", wrong=" dog")
+                     + line(split="train", corrupted="the"))  # fmt: skip
+
+    def pruned_now(*_, **__):
+        raise ValueError("pruning")
+
+    monkeypatch.setattr("edgeprune_jax.cli.prune.run_pruning", pruned_now)
+    arguments = ["--model", str(model), "--task", str(path), "--out", str(tmp_path / "run")]
+    assert main(["prune", *arguments]) == 2
+    out, err = capsys.readouterr()
+    assert "full model: logit difference -2" in out and "accuracy 0.000" in out
+    notes = err.splitlines()
+    assert len(notes) == 3 and notes[2] == "edgeprune: pruning"
+    assert "1 of 2 train prompt pairs are left out" in notes[0] and "line 2" in notes[0]
+    assert "the model prefers the right answer to the wrong one in 0% of prompts" in notes[1]
