@@ -10,6 +10,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+import sweep_results
 import tyro
 
 from edgeprune_jax import atomic
@@ -18,7 +19,7 @@ from edgeprune_jax.full_model import score_model
 from edgeprune_jax.models.load import DEFAULT
 from edgeprune_jax.tasks.make import TASKS
 
-RESULTS = Path(__file__).parent / "results" / "model_scores.json"
+RESULTS = Path("experiments/results/model_scores.json")
 
 
 @dataclass(frozen=True)
@@ -39,9 +40,9 @@ def main(options: Options) -> None:
         means, doubt = score_model(loaded.model, loaded.params, data)
         rows[name] = {"prompts": len(data), "doubt": doubt, **means}
         print(name, json.dumps(rows[name]), flush=True)
-    found = {"tasks": rows, "provenance": origin(loaded, data={"seed": 0, "split": "test"})}
+    record = origin(loaded, data={"seed": 0, "split": "test"}, command=sweep_results.command())
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    atomic.write(options.out, json.dumps(found, indent=1) + "\n")
+    atomic.write(options.out, json.dumps(record | {"tasks": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

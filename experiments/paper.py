@@ -27,7 +27,7 @@ def reproduce(
     name = task.replace("-", "_")
     paper = Sweep(
         tasks=(task,), model="gpt2", targets=targets, seeds=(PAPER.seed,), sparsities=(),
-        examples=examples, test_examples=test_examples, config=PAPER,
+        examples=(examples,), test_examples=test_examples, config=PAPER,
         runs=Path("runs", f"{name}_gpt2"), results=Path("experiments/results", f"{name}_gpt2"),
     )  # fmt: skip
     run(tyro.cli(Sweep, default=paper), published)

@@ -2,22 +2,24 @@
 
     python experiments/sweep.py --tasks ioi greater-than gendered-pronoun      (from the root)
 
-For each task, target and seed one pruning run; from each run a circuit at every sparsity asked
-for, cut from the same gates, or with `--sparsities` left empty the one that its gates decide. All
-circuits of one size are measured together, beside EAP's and 20 random ones of that size, on the
-same unseen prompts. Paper: KL 0.25 on IOI at 96.6 %, 0.05 on greater-than and 0.08 on gendered
-pronoun at 98.3 %, for GPT-2 small and its own prompts (section 4, figures 2 and 3).
+For each task, target, number of pairs and seed one pruning run; from each run a circuit at every
+sparsity asked for, cut from the same gates, or with `--sparsities` left empty the one that its
+gates decide. All circuits of one size are measured together, beside EAP's and 20 random ones of
+that size, on the same unseen prompts. Paper: KL 0.25 on IOI at 96.6 %, 0.05 on greater-than and
+0.08 on gendered pronoun at 98.3 %, for GPT-2 small and its own prompts (section 4, figures 2, 3).
 
 Everything is resumable: finished runs and measured sizes are not repeated. Results go to one
 folder: circuits, training curves, a JSON for each size, a table and a plot for each task.
 """
 
 import dataclasses
+import itertools
 import json
 import shutil
 from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import sweep_results
 import tyro
@@ -39,7 +41,7 @@ STEPS = PruneConfig(steps=200, warmup=100)
 
 @dataclass(frozen=True)
 class Sweep:
-    """Prune and measure over tasks, targets, seeds and sparsities."""
+    """Prune and measure over tasks, targets, sizes of data, seeds and sparsities."""
 
     tasks: tuple[str, ...] = ("ioi", "greater-than", "gendered-pronoun")
     """Tasks, one after the other."""
@@ -49,10 +51,10 @@ class Sweep:
     """Sparsities to train towards, a run for each."""
     seeds: tuple[int, ...] = (0,)
     """Seeds of gates and training prompts, a run for each."""
+    examples: tuple[int, ...] = (400,)
+    """Numbers of training pairs, a run for each."""
     sparsities: tuple[float, ...] = (0.95, 0.97, 0.985)
     """Sparsities of the circuits of each run; without any, what its gates decide."""
-    examples: int = 400
-    """Training pairs."""
     test_examples: int = 320
     """Unseen pairs to measure on."""
     eap_examples: int = 64
@@ -67,33 +69,51 @@ class Sweep:
     """Settings of the method; target and seed are the sweep's."""
 
 
-def find_circuits(options: Sweep, loaded: Loaded, task: str) -> dict[int, dict[str, Circuit]]:
+class Run(NamedTuple):
+    """One pruning run."""
+
+    config: PruneConfig
+    examples: int  # training pairs
+
+
+def planned(options: Sweep, task: str) -> dict[str, Run]:
+    """Names and settings of a task's runs."""
+    return {
+        f"{task}-{target}-{examples}-seed{seed}": Run(
+            dataclasses.replace(options.config, target=target, seed=seed), examples
+        )
+        for target, examples, seed in itertools.product(
+            options.targets, options.examples, options.seeds
+        )
+    }
+
+
+def find_circuits(
+    options: Sweep, loaded: Loaded, task: str, runs: dict[str, Run]
+) -> dict[int, dict[str, Circuit]]:
     """The circuits of all runs by size and name."""
     found: dict[int, dict[str, Circuit]] = defaultdict(dict)
     sizes = [round((1 - s) * loaded.graph.n_edges) for s in options.sparsities] or [None]
-    for target in options.targets:
-        for seed in options.seeds:
-            name = f"{task}-{target}-seed{seed}"
-            config = dataclasses.replace(options.config, target=target, seed=seed)
-            train = find_data(loaded, task, split="train", n=options.examples, seed=seed)
-            said = {
-                "task": task,
-                "data": {"seed": seed, "n_train": len(train), "split": "train"},
-                "settings": dataclasses.asdict(config),
-            }
-            model = {"name": loaded.name, "digest": loaded.digest}
-            claim(options.runs / name, {"model": model, **said})
-            gates = run_pruning(loaded, train, config, options.runs / name)
-            shutil.copy(options.runs / name / "metrics.jsonl", options.results / f"{name}.jsonl")
-            for edges in sizes:
-                circuit = discrete(
-                    gates, config, edges=edges,
-                    provenance=origin(
-                        loaded, **said, method="edge pruning", ablation=config.ablation,
-                        command=sweep_results.command(),
-                    ),
-                )  # fmt: skip
-                found[len(circuit)][name] = circuit
+    for name, (config, examples) in runs.items():
+        train = find_data(loaded, task, split="train", n=examples, seed=config.seed)
+        said = {
+            "task": task,
+            "data": {"seed": config.seed, "n_train": len(train), "split": "train"},
+            "settings": dataclasses.asdict(config),
+        }
+        model = {"name": loaded.name, "digest": loaded.digest}
+        claim(options.runs / name, {"model": model, **said})
+        gates = run_pruning(loaded, train, config, options.runs / name)
+        shutil.copy(options.runs / name / "metrics.jsonl", options.results / f"{name}.jsonl")
+        for edges in sizes:
+            circuit = discrete(
+                gates, config, edges=edges,
+                provenance=origin(
+                    loaded, **said, method="edge pruning", ablation=config.ablation,
+                    command=sweep_results.command(),
+                ),
+            )  # fmt: skip
+            found[len(circuit)][name] = circuit
     return found
 
 
@@ -103,9 +123,9 @@ def eap_scores(options: Sweep, loaded: Loaded, task: str) -> Edges:
     return eap(loaded.model, loaded.params, loaded.graph, data, ablation=options.config.ablation)
 
 
-def measure(options: Sweep, loaded: Loaded, task: str) -> None:
-    """Writes the circuits of a task and a JSON for each size that has none."""
-    circuits, scores = find_circuits(options, loaded, task), None
+def measure(options: Sweep, loaded: Loaded, task: str, runs: dict[str, Run]) -> None:
+    """Writes the circuits of a task's runs and a JSON for each size that has none."""
+    circuits, scores = find_circuits(options, loaded, task, runs), None
     for edges, named in sorted(circuits.items()):
         path = options.results / f"{task}-{edges}.json"
         if path.exists() and json.loads(path.read_text())["rows"].keys() >= named.keys():
@@ -134,7 +154,7 @@ def run(options: Sweep, published: sweep_results.Published | None = None) -> Non
     options.results.mkdir(parents=True, exist_ok=True)
     loaded = find_model(options.model)
     for task in options.tasks:
-        measure(options, loaded, task)
+        measure(options, loaded, task, planned(options, task))
         sweep_results.write(options.results, task, published)
 
 

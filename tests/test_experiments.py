@@ -96,7 +96,7 @@ def test_a_paper_experiment_runs_with_the_papers_settings(name, checkpoint, scri
     results, records = run(script, name, checkpoint)
     ((edges, found),) = records.items()
     task = name.replace("_", "-")
-    circuit = f"{task}-0.9-seed42"
+    circuit = f"{task}-0.9-8-seed42"
     assert list(found["rows"]) == [circuit, "EAP", "full", "empty", "random", "best random"]
     assert list(found["rows"]["full"]) == ["edges", *MEASURES[name]]
     assert found["command"].startswith(f"python experiments/{name}_gpt2.py --model")
@@ -115,7 +115,7 @@ def test_one_run_gives_circuits_of_several_sizes_and_is_not_repeated(checkpoint,
         rows = found["rows"]
         assert list(rows["full"]) == ["edges", *MEASURES[name]]
         assert {rows[one]["edges"] for one in rows.keys() - {"full", "empty"}} == {edges}
-        assert (results / f"gendered-pronoun-0.9-seed42-{edges}.json").is_file()
+        assert (results / f"gendered-pronoun-0.9-8-seed42-{edges}.json").is_file()
     before = {path: path.stat().st_mtime_ns for path in results.glob("*.json")}
     run(script, name, checkpoint, *sizes)
     assert before == {path: path.stat().st_mtime_ns for path in results.glob("*.json")}
