@@ -9,9 +9,9 @@ sum of the c_w before r. Under interchange ablation c comes from the corrupted p
 mask of ones is the model and a mask of zeros the corrupted run; under mean ablation it is the
 writer's mean, under zero ablation nothing.
 
-The pass is blocked, as a triangular solve is: layers come in segments (`segment`), and all that
-is kept for the backward pass is the outbox of differences. Memory is two outboxes (values and
-cotangents) at any depth.
+The pass is blocked, as a triangular solve is: layers come in segments (`segment`). For the
+backward pass are kept the outbox of differences and the products inside every layer; readers'
+inputs of one segment at a time are computed again (`cost.step_bytes` counts all of it).
 
 Axes: E embedding writers, W writers, H query heads, B batch, T tokens, A scored positions,
       D residual width, V vocabulary.
@@ -48,14 +48,16 @@ def masked_forward(
     be `Writes`, computed beforehand by `ablated_writes`. Where the mask's graph has no embedding
     writers, the clean embedding reaches every reader. Logits are at `positions`, or at every
     token. `outbox_dtype` is that of the kept differences and of their products with the mask
-    (accumulated in float32): bfloat16 halves the memory; by default it is the model's own.
-    `segment` is the number of layers in a block, a matter of speed alone; by default a third of
-    them.
+    (accumulated in float32): bfloat16 halves the outbox on devices that multiply in bfloat16;
+    by default it is the model's own. `segment` is the number of layers in a block, a matter of
+    speed alone; by default a third of them.
 
     Raises `ValueError` for shapes that do not fit each other (paper section 3; equation above).
     """
     _check(params, tokens, mask, corrupted_tokens, ablation)
     _check_shapes(tokens, valid, positions, segment)
+    if outbox_dtype is not None and not jnp.issubdtype(outbox_dtype, jnp.floating):
+        raise ValueError(f"outbox_dtype must be a floating type: got {outbox_dtype}")
     graph = mask.graph
     valid = all_valid(tokens, valid)
     if isinstance(ablation, str):

@@ -33,7 +33,12 @@ def no_multipliers() -> Multipliers:
 def kl(
     teacher: Float[Array, "B A V"], logits: Float[Array, "B A V"], scored: Float[Array, "B A"]
 ) -> Float[Array, " B"]:
-    """KL(teacher || circuit) in nats for each example, the mean over its scored positions."""
+    """KL(teacher || circuit) in nats for each example, the mean over its scored positions.
+
+    Raises `ValueError` for outputs of one number, between which it is always 0.
+    """
+    if teacher.shape[-1] == 1:
+        raise ValueError("divergence 'kl' of a model that outputs one number is 0: use 'squared'")
     p = jax.nn.log_softmax(teacher.astype(jnp.float32))
     q = jax.nn.log_softmax(logits.astype(jnp.float32))
     return mean_scored(jnp.sum(jnp.exp(p) * (p - q), axis=-1), scored)

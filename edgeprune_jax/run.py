@@ -29,6 +29,7 @@ from edgeprune_jax.evaluation import teacher_logits
 from edgeprune_jax.gates import discretise, most_likely, soft_mask
 from edgeprune_jax.graph import Edges
 from edgeprune_jax.models.loaded import Loaded
+from edgeprune_jax.objectives import DIVERGENCES
 from edgeprune_jax.pruning import final_gates, init, prune
 from edgeprune_jax.settings import PruneConfig
 from edgeprune_jax.stream import plain_forward
@@ -62,10 +63,11 @@ def run_pruning(
         means = settle(loaded.model, loaded.params, data, "mean")
     with checkpoints.open_checkpoints(folder / "checkpoints") as manager:
         state = checkpoints.restore(manager, init(loaded.graph, config, examples=len(data)))
-        log = _resume_log(folder / "metrics.jsonl", int(state.step))
+        done = int(state.step)
+        log = _resume_log(folder / "metrics.jsonl", done)
         steps = prune(loaded.model, loaded.params, data, teacher, config, state, means=means)
-        for state, metrics in steps:
-            number = int(state.step)
+        # Counted here: to ask the state for its step would be to wait for the device.
+        for number, (state, metrics) in enumerate(steps, done + 1):
             if number % LOG_EVERY == 0 or number == config.steps:
                 row = {"step": number} | {name: float(value) for name, value in metrics.items()}
                 with log.open("a") as file:
@@ -79,17 +81,27 @@ def run_pruning(
     return gates
 
 
+def check(loaded: Loaded, data: Batch, config: PruneConfig) -> None:
+    """Raises `ValueError` where the divergence cannot judge such outputs; computes nothing."""
+    shape = outputs(loaded, data)
+    jax.eval_shape(DIVERGENCES[config.divergence], shape, shape, data.scored[:1])
+
+
+def outputs(loaded: Loaded, data: Batch) -> jax.ShapeDtypeStruct:
+    """The shape of the model's logits for one example, 1 A V."""
+    return jax.eval_shape(
+        partial(plain_forward, loaded.model), loaded.params, data.tokens[:1],
+        positions=data.positions[:1],
+    )  # fmt: skip
+
+
 def worth_storing(loaded: Loaded, data: Batch, config: PruneConfig) -> bool:
     """Whether the full model's logits are computed once for all examples, or in every step.
 
     Once, if they fit into memory and if the steps see every example at least once; otherwise
     the steps' own forward passes are no more work.
     """
-    shape = jax.eval_shape(
-        partial(plain_forward, loaded.model), loaded.params, data.tokens[:1],
-        positions=data.positions[:1],
-    )  # fmt: skip
-    size = len(data) * math.prod(shape.shape) * 4
+    size = len(data) * math.prod(outputs(loaded, data).shape) * 4
     return size <= TEACHER_BYTES and len(data) <= config.steps * config.batch_size
 
 

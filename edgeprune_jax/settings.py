@@ -66,7 +66,7 @@ class PruneConfig:
     """What a cut edge carries: 'interchange', 'mean' or 'zero'."""
     outbox_dtype: str | None = None
     """Of what writers wrote and its products with the mask: 'float32' or 'bfloat16', half the
-    memory. By default the model's own."""
+    memory on devices that multiply in bfloat16. By default the model's own."""
     seed: int = 0
     """Seed of gates, masks and the order of the data."""
 
@@ -78,6 +78,8 @@ class PruneConfig:
         for name in ("steps", "batch_size", "samples"):
             if values[name] < 1:
                 raise ValueError(f"{name} must be at least 1: got {values[name]}")
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed must be from 0 to 2**32 - 1: got {self.seed}")
         for name, value in values.items():
             if isinstance(value, float) and not math.isfinite(value):
                 raise ValueError(f"{name} must be finite: got {value}")

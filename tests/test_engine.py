@@ -480,6 +480,7 @@ def test_a_mask_of_another_length_is_refused(toy_case):
     ("change", "words"),
     [
         ({"segment": 0}, "segment must be at least 1"),
+        ({"outbox_dtype": "int8"}, "outbox_dtype must be a floating type"),
         ({"segment": -1}, "segment must be at least 1"),
         ({"valid": np.ones((1, 2), bool)}, "valid must have the shape of tokens"),
         ({"positions": np.zeros((1, 1), int)}, "positions must have a row"),
@@ -489,7 +490,7 @@ def test_a_mask_of_another_length_is_refused(toy_case):
 def test_arguments_that_do_not_fit_the_prompts_are_refused(change, words, toy_case):
     case = toy_case(2, 2, 1)
     tokens, corrupted, _ = case.on_device
-    change = {name: jnp.asarray(v) if name != "segment" else v for name, v in change.items()}
+    change = jax.tree.map(lambda v: jnp.asarray(v) if isinstance(v, np.ndarray) else v, change)
     mask = Edges(jnp.ones(case.graph.n_edges), case.graph)
     with pytest.raises(ValueError, match=words):
         # Without the annotations' checks, which users do not have.

@@ -185,3 +185,9 @@ def test_without_warmup_the_target_holds_from_the_second_step():
 def test_an_unknown_schedule_is_refused():
     with pytest.raises(ValueError, match="'linear' or 'logarithmic': got 'cosine'"):
         inspect.unwrap(target_sparsity)(0.0, start=0.0, end=1.0, warmup=1, kind="cosine")
+
+
+def test_no_kl_is_taken_between_single_numbers():
+    numbers = jnp.ones((2, 3, 1))
+    with pytest.raises(ValueError, match="one number is 0: use 'squared'"):
+        objectives.kl(numbers, 2 * numbers, jnp.ones((2, 3)))

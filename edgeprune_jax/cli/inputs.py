@@ -30,7 +30,12 @@ def find_model(name: str) -> Loaded:
 
 
 def find_data(loaded: Loaded, task: str, *, split: Split, n: int, seed: int) -> Batch:
-    """Examples of a task for a model. Raises `ValueError` for a task that the model lacks."""
+    """Examples of a task for a model.
+
+    Raises `ValueError` for a task that the model lacks, and a seed that is out of range.
+    """
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"--data-seed must be from 0 to 2**32 - 1: got {seed}")
     if task == DOMAIN:
         from tracr_models.domain import full_domain
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr
 from typing import Annotated, Any
 
+import jax
 import tyro
 
 from edgeprune_jax.cli import compare, draw, evaluate, prune, tracr
@@ -39,8 +40,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"edgeprune: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+        if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        print(
+            "edgeprune: out of memory: `edgeprune prune --dry-run` says which batch fits",
+            file=sys.stderr,
+        )
+        return 2
     except KeyboardInterrupt:
-        print("edgeprune: stopped; the same command goes on from the last checkpoint")
+        resumes = arguments[:1] == ["prune"] and "--dry-run" not in arguments
+        hope = "; the same command goes on from the last checkpoint" if resumes else ""
+        print(f"edgeprune: stopped{hope}", file=sys.stderr)
         return 130
 
 

@@ -21,7 +21,7 @@ from edgeprune_jax.models.load import DEFAULT
 from edgeprune_jax.models.loaded import Loaded
 from edgeprune_jax.report.run import write_run_report
 from edgeprune_jax.report.tables import comparison, to_rich
-from edgeprune_jax.run import claim, discrete, run_pruning
+from edgeprune_jax.run import check, claim, discrete, run_pruning
 from edgeprune_jax.settings import PAPER, PruneConfig
 from edgeprune_jax.tasks.batch import Batch, take
 
@@ -92,6 +92,7 @@ def run(options: Prune) -> int:
             f"--edges must be between 1 and {loaded.graph.n_edges}, those of {loaded.name}: "
             f"got {options.edges}"
         )
+    check(loaded, train, options.config)
     if options.dry_run:
         return show_estimate(options, loaded, train)
     settings = dataclasses.asdict(options.config)

@@ -7,12 +7,15 @@ import xml.etree.ElementTree as ElementTree
 from importlib import resources
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 import tyro
 
 from edgeprune_jax import circuit_json
+from edgeprune_jax.cli.draw import Draw
 from edgeprune_jax.cli.inputs import find_data, find_model
+from edgeprune_jax.cli.main import COMMANDS
 from edgeprune_jax.cli.prune import Prune, with_preset
 from edgeprune_jax.settings import PAPER, PruneConfig
 
@@ -52,7 +55,10 @@ def test_a_finished_run_is_not_run_again(pruned, answer):
 
 
 def test_another_run_in_the_same_folder_is_refused(pruned, call):
-    code, out, err = call("prune", "--model", "xproportion", "--task", "domain", "--out", pruned)
+    code, out, err = call(
+        "prune", "--model", "xproportion", "--task", "domain", "--out", pruned,
+        "--divergence", "squared",
+    )  # fmt: skip
     assert code == 2 and out == "" and err.count("\n") == 1
     assert "holds another run" in err and "settings" in err
 
@@ -100,6 +106,16 @@ def test_check_tells_a_right_circuit_from_a_wrong_one(answer, tmp_path):
         (["prune", "--out", "x", "--model", "reverse", "--task", "ioi"], "no tokenizer"),
         (["prune", "--out", "x", "--model", "reverse", "--task", "domain", "--edges", "95"], "94"),
         (["prune", "--out", "x", "--preset", "fastest"], "preset"),
+        (
+            ["prune", "--out", "x", "--model", "xproportion", "--task", "domain"],
+            "one number is 0: use 'squared'",
+        ),
+        (["prune", "--out", "x", "--seed", "-1"], "seed must be from 0"),
+        (["prune", "--out", "x", "--seed", str(10**23)], "seed must be from 0"),
+        (
+            ["prune", "--out", "x", "--model", "reverse", "--task", "domain", "--data-seed", "-1"],
+            "--data-seed must be from 0",
+        ),
         (["evaluate", "missing.json"], "missing.json"),
         (["evaluate"], "circuit"),
         (["compare", "missing.json"], "two circuit files"),
@@ -209,3 +225,23 @@ def test_the_truth_of_a_program_that_must_be_compiled_is_evaluated(answer, tmp_p
     code, result = answer("evaluate", truth, "--random-circuits", "2")
     assert code == 0 and result["model"] == "hist" and result["task"] == "domain"
     assert result["rows"][str(truth)]["exact_match"] == 1 > result["rows"]["empty"]["exact_match"]
+
+
+@pytest.mark.parametrize(
+    ("stop", "code", "words"),
+    [
+        (KeyboardInterrupt(), 130, "goes on from the last checkpoint"),
+        (MemoryError(), 2, "--dry-run"),
+        (jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory"), 2, "--dry-run"),
+    ],
+)
+def test_a_stopped_run_says_in_one_line_what_to_do(stop, code, words, call, monkeypatch):
+    def fail(_):
+        raise stop
+
+    for command, options in (("prune", ["--out", "x"]), ("draw", ["a.json"])):
+        kind = {"prune": Prune, "draw": Draw}[command]
+        monkeypatch.setitem(COMMANDS, kind, fail)
+        got, out, err = call(command, *options)
+        assert (got, out, err.count("\n")) == (code, "", 1)
+        assert (words in err) == (command == "prune" or code == 2)
