@@ -9,6 +9,7 @@ Axes: E embedding writers, H query heads, G key/value heads, B batch, T tokens, 
 """
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -274,29 +275,31 @@ def _random(shapes, seed):
     return jax.tree_util.tree_map_with_path(draw, shapes)
 
 
-def _llama(**shape) -> Case:
-    config = llama.LlamaConfig(head_dim=4, width=12, hidden=10, vocab=11, **shape)
+def _llama(*, layers=3, batch=2, length=5, **shape) -> Case:
+    config = llama.LlamaConfig(layers, head_dim=4, width=12, hidden=10, vocab=11, **shape)
     params = _random(llama.abstract_params(config), 1)
-    prompts = _prompts(np.random.default_rng(1), range(config.vocab), 2, 5)
+    prompts = _prompts(np.random.default_rng(1), range(config.vocab), batch, length)
     return Case(llama.build(config), params, llama.graph(config), llama_parts(config), *prompts)
 
 
-def _gpt2() -> Case:
-    config = gpt2.GPT2Config(layers=2, heads=3, width=12, hidden=10, vocab=11, positions=7)
+def _gpt2(*, layers=3, batch=2, length=5) -> Case:
+    config = gpt2.GPT2Config(layers, heads=3, width=12, hidden=10, vocab=11, positions=7)
     params = _random(gpt2.abstract_params(config), 2)
-    prompts = _prompts(np.random.default_rng(2), range(config.vocab), 2, 5)
+    prompts = _prompts(np.random.default_rng(2), range(config.vocab), batch, length)
     return Case(gpt2.build(config), params, gpt2.graph(config), gpt2_parts(config), *prompts)
 
 
-def _without_writers(case: Case) -> Case:
+def _gpt2_without_writers(**shape) -> Case:
     """The same model, in a graph whose embeddings are no writers."""
+    case = _gpt2(**shape)
     graph = case.graph
     return case._replace(graph=Graph(graph.layers, graph.heads, graph.kv_heads))
 
 
-def _tracr(name) -> Case:
+def _tracr(name, *, layers=None, batch=2, length=5) -> Case:
+    del layers  # the program's own
     config, loaded = tracr.read_config(PROGRAMS / name), tracr.load(PROGRAMS / name)
-    tokens, corrupted, valid = _prompts(np.random.default_rng(3), config.symbols, 2, 5)
+    tokens, corrupted, valid = _prompts(np.random.default_rng(3), config.symbols, batch, length)
     for prompts in (tokens, corrupted):
         prompts[:, 0] = config.bos
         prompts[~valid] = config.pad
@@ -307,14 +310,12 @@ def _tracr(name) -> Case:
 
 FAMILIES = {
     "gpt2": _gpt2,
-    "gpt2_embeddings_no_writers": lambda: _without_writers(_gpt2()),
-    "llama_mha_tied": lambda: _llama(layers=2, heads=2, kv_heads=2, tie_embeddings=True),
-    "llama_gqa_bias": lambda: _llama(
-        layers=2, heads=4, kv_heads=2, qkv_bias=True, output_bias=True
-    ),
-    "llama_mqa": lambda: _llama(layers=3, heads=2, kv_heads=1),
-    "tracr_reverse": lambda: _tracr("reverse"),
-    "tracr_xproportion": lambda: _tracr("xproportion"),
+    "gpt2_embeddings_no_writers": _gpt2_without_writers,
+    "llama_mha_tied": partial(_llama, heads=2, kv_heads=2, tie_embeddings=True),
+    "llama_gqa_bias": partial(_llama, heads=4, kv_heads=2, qkv_bias=True, output_bias=True),
+    "llama_mqa": partial(_llama, heads=2, kv_heads=1),
+    "tracr_reverse": partial(_tracr, "reverse"),
+    "tracr_xproportion": partial(_tracr, "xproportion"),
 }
 
 
@@ -444,6 +445,12 @@ def toy_case() -> Callable[..., Case]:
 
 
 @pytest.fixture(scope="session", params=FAMILIES)
-def family(request) -> Case:
+def make_family(request) -> Callable[..., Case]:
+    """Makes a tiny model of each family: `make_family(layers=..., batch=..., length=...)`."""
+    return FAMILIES[request.param]
+
+
+@pytest.fixture(scope="session")
+def family(make_family) -> Case:
     """A tiny model of each family."""
-    return FAMILIES[request.param]()
+    return make_family()

@@ -3,21 +3,27 @@
 Axes: H query heads, G key/value heads (H is a multiple of G), B batch, T query positions,
       S key positions, K head width, D residual width.
 
-Statistics and softmax are computed in float32, whatever the dtype of the weights, and the
-result is cast back: a circuit's losses are small differences of logits.
+Statistics and softmax are computed in float32 at least, whatever the dtype of the weights, and
+the result is cast back: a circuit's losses are small differences of logits.
 """
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
+
+
+def at_least_float32(dtype: DTypeLike) -> np.dtype:
+    """Float32 for narrower numbers; float64 stays what it is."""
+    return jnp.promote_types(dtype, jnp.float32)
 
 
 def rms_norm(
     x: Float[Array, "... D"], weight: Float[Array, " D"], *, eps: float
 ) -> Float[Array, "... D"]:
     """Divides by the root mean square over the last axis."""
-    wide = x.astype(jnp.float32)
+    wide = x.astype(at_least_float32(x.dtype))
     scale = jax.lax.rsqrt(jnp.mean(wide * wide, axis=-1, keepdims=True) + eps)
     return (wide * scale).astype(x.dtype) * jnp.broadcast_to(weight, x.shape)
 
@@ -30,7 +36,7 @@ def layer_norm(
     eps: float,
 ) -> Float[Array, "... D"]:
     """Subtracts the mean over the last axis and divides by the standard deviation."""
-    wide = x.astype(jnp.float32)
+    wide = x.astype(at_least_float32(x.dtype))
     wide = wide - jnp.mean(wide, axis=-1, keepdims=True)
     scale = jax.lax.rsqrt(jnp.mean(wide * wide, axis=-1, keepdims=True) + eps)
     normal = (wide * scale).astype(x.dtype)
@@ -43,9 +49,10 @@ def rotary(
     """Rotates pairs of coordinates, `i` and `i + K/2`, by position times frequency."""
     # Numpy: the angles are constants of the trace. Float64 keeps long positions exact.
     angles = np.outer(np.arange(x.shape[2]), frequencies)
-    cos = jnp.asarray(np.cos(angles), jnp.float32)[None, None]
-    sin = jnp.asarray(np.sin(angles), jnp.float32)[None, None]
-    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    wide = at_least_float32(x.dtype)
+    cos = jnp.asarray(np.cos(angles), wide)[None, None]
+    sin = jnp.asarray(np.sin(angles), wide)[None, None]
+    first, second = jnp.split(x.astype(wide), 2, axis=-1)
     turned = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
     return turned.astype(x.dtype)
 
@@ -66,7 +73,8 @@ def attention(
     heads, batch, queries, width = q.shape
     groups, _, keys, _ = k.shape
     q = q.reshape(groups, heads // groups, batch, queries, width)
-    scores = jnp.einsum("gnbtk,gbsk->gbnts", q, k, preferred_element_type=jnp.float32)
+    wide = at_least_float32(q.dtype)
+    scores = jnp.einsum("gnbtk,gbsk->gbnts", q, k, preferred_element_type=wide)
     scores = scores / np.sqrt(width)
     hidden = jnp.finfo(jnp.float32).min
     if causal:

@@ -228,7 +228,8 @@ def mlp(config: LlamaConfig, block: Block, x: Float[Array, "B T D"]) -> Float[Ar
 
 
 def unembed(config: LlamaConfig, params: Params, x: Float[Array, "B A D"]) -> Float[Array, "B A V"]:
-    """Logits, in float32 whatever the weights are."""
+    """Logits, in float32 at least, whatever the weights are."""
     x = layers.rms_norm(x, params.norm, eps=config.norm_eps)
     weight = params.embedding if params.unembedding is None else params.unembedding
-    return jnp.einsum("bad,vd->bav", x, weight, preferred_element_type=jnp.float32)
+    wide = layers.at_least_float32(x.dtype)
+    return jnp.einsum("bad,vd->bav", x, weight, preferred_element_type=wide)

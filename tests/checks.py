@@ -1,0 +1,78 @@
+"""What tests of the engine share: masks, weights of logits, and how near is near enough."""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+BOTH = ("tok_embeds", "pos_embeds")
+ONES, ZEROS, SOFT, HARD = range(4)
+# Compiling is most of the time here, and what is compiled are thousands of tiny products.
+quick_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
+
+def masks(graph, seed=0):
+    """Ones, zeros, a mask in between, and a random circuit; in the order of the names above."""
+    rng, n = np.random.default_rng(seed), graph.n_edges
+    return np.stack([np.ones(n), np.zeros(n), rng.uniform(0, 1, n), rng.random(n) < 0.5])
+
+
+def cotangent(case, seed=1):
+    """Random weights of the logits, 0 at padding."""
+    stream = next(iter(case.parts.embed(case.params64, case.tokens).values()))
+    shape = (*case.tokens.shape, case.parts.unembed(case.params64, 0 * stream).shape[-1])
+    return np.random.default_rng(seed).normal(size=shape) * case.valid[..., None]
+
+
+def assert_close(got, expected, share):
+    """No entry is off by more than a share of the largest."""
+    got, expected = np.asarray(got), np.asarray(expected)
+    assert got.shape == expected.shape
+    np.testing.assert_allclose(got, expected, rtol=0, atol=share * np.abs(expected).max())
+
+
+class Outcome(NamedTuple):
+    """Logits, and the gradients of a weighted sum of them."""
+
+    logits: np.ndarray
+    mask: np.ndarray
+    params: Any
+    ablation: Any
+
+
+def check_arrays(case, plain, weight, mask, cut, outcome, share, smallest):
+    """Gradients of parameters and ablated writes, each array within a share of its own size.
+
+    An array is taken along random signs and at the largest entry found, whose true value is its
+    size, or at least `smallest` times the largest array's: a saturated softmax leaves gradients
+    that are differences of nearly equal numbers, and of a bias of GPT-2's keys it leaves none.
+    """
+    rng, (leaves, tree) = np.random.default_rng(2), jax.tree.flatten(case.params64)
+
+    def along_parameter(position, by):
+        moved = [by if at == position else np.zeros_like(leaf) for at, leaf in enumerate(leaves)]
+        return plain.slope(case, weight, mask, cut, params_by=jax.tree.unflatten(tree, moved))
+
+    def along_writer(name, by):
+        return plain.slope(case, weight, mask, cut, cut_by={name: by})
+
+    slopes = {
+        **{partial(along_parameter, at): g for at, g in enumerate(jax.tree.leaves(outcome.params))},
+        **{
+            partial(along_writer, name): g
+            for name, g in plain.by_name(case, outcome.ablation).items()
+        },
+    }
+    got, expected = [], []
+    for slope, gradient in slopes.items():
+        gradient = np.asarray(gradient, np.float64)
+        largest = np.zeros_like(gradient)
+        largest.flat[np.abs(gradient).argmax()] = 1
+        directions = (rng.choice((-1.0, 1.0), gradient.shape), largest)
+        got.append([(gradient * by).sum() for by in directions])
+        expected.append([slope(by) for by in directions])
+    got, expected = np.array(got), np.array(expected)
+    sizes = np.abs(expected[:, 1])
+    sizes = np.maximum(sizes, smallest * sizes.max())
+    np.testing.assert_allclose(got / sizes[:, None], expected / sizes[:, None], rtol=0, atol=share)
