@@ -108,8 +108,13 @@ def step_flops(
     *,
     ablation: str = "interchange",
     segment: int | None = None,
+    masks: int = 1,
+    differentiated: bool = True,
 ) -> Flops:
-    """Operations of one training step with one mask, the teacher's logits given."""
+    """Operations of one training step, the teacher's logits given.
+
+    `masks` is how many it draws, and whether the loss is `differentiated` or only evaluated.
+    """
     layers = plain_flops(model, params, shapes)
     width = _embeds(model, params, shapes).shape[-1]
     forward, backward = sums(graph, segment=segment)
@@ -117,11 +122,11 @@ def step_flops(
     answers = unembedding_flops(model, params, shapes, positions=shapes.answers)
     return Flops(
         corrupted_run=layers if ablation == "interchange" else 0.0,
-        masked_run=layers,
-        masked_sums=forward * each,
-        unembedding=answers,
-        backward=layers + answers,
-        backward_sums=backward * each,
+        masked_run=masks * layers,
+        masked_sums=masks * forward * each,
+        unembedding=masks * answers,
+        backward=masks * (layers + answers) if differentiated else 0.0,
+        backward_sums=masks * backward * each if differentiated else 0.0,
     )
 
 
@@ -157,10 +162,9 @@ def step_bytes(
     )
 
 
-def largest_batch(limit: int, cost: Bytes, batch: int) -> int:
-    """How many examples fit into `limit` bytes, where `cost` is that of `batch` of them."""
-    fixed = cost.weights + cost.gates
-    return max(int((limit - fixed) * batch / cost.temporary), 0)
+def largest_batch(limit: int, fixed: int, temporary: int, batch: int) -> int:
+    """How many examples fit into `limit` bytes beside `fixed`, if `batch` need `temporary`."""
+    return max(int((limit - fixed) * batch / temporary), 0)
 
 
 def device_memory() -> int:

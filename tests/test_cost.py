@@ -85,6 +85,17 @@ def test_the_largest_batch_fits_and_a_tenth_more_does_not():
         return held.weights + held.gates + held.temporary
 
     held, limit = cost.step_bytes(*args, cost.Shapes(8, 20, 1)), total(37)
-    batch = cost.largest_batch(limit, held, 8)
+    fixed = held.weights + held.gates
+    batch = cost.largest_batch(limit, fixed, held.temporary, 8)
     assert total(batch) <= limit < total(round(1.1 * batch))
-    assert cost.largest_batch(held.weights, held, 8) == 0
+    assert cost.largest_batch(held.weights, fixed, held.temporary, 8) == 0
+
+
+def test_masks_multiply_the_masked_passes_and_evaluation_has_no_backward_pass():
+    params, shapes = gpt2.abstract_params(GPT2), cost.Shapes(4, 20, 1)
+    args = (gpt2.build(GPT2), params, gpt2.graph(GPT2), shapes)
+    one, three = cost.step_flops(*args), cost.step_flops(*args, masks=3)
+    evaluated = cost.step_flops(*args, masks=3, differentiated=False)
+    assert three.corrupted_run == one.corrupted_run
+    assert three[1:] == tuple(3 * count for count in one[1:])
+    assert evaluated == three._replace(backward=0.0, backward_sums=0.0)

@@ -16,6 +16,7 @@ from edgeprune_jax import cost
 from edgeprune_jax.ablation import settle
 from edgeprune_jax.models.loaded import Loaded
 from edgeprune_jax.pruning import PruneState, init, make_step
+from edgeprune_jax.run import worth_storing
 from edgeprune_jax.settings import PruneConfig
 from edgeprune_jax.stream import plain_forward
 from edgeprune_jax.tasks.batch import Batch, rows, take
@@ -32,14 +33,20 @@ def estimate(loaded: Loaded, data: Batch, config: PruneConfig) -> dict:
     (B, T), A = batch.tokens.shape, batch.positions.shape[1]
     shapes = cost.Shapes(B, T, A)
     held = cost.step_bytes(model, params, graph, shapes, outbox_dtype=config.outbox_dtype)
-    operations = cost.step_flops(model, params, graph, shapes, ablation=config.ablation)
+    operations = cost.step_flops(
+        model, params, graph, shapes, ablation=config.ablation, masks=config.samples,
+        differentiated=config.estimator == "pathwise",
+    )  # fmt: skip
     logits = jax.eval_shape(
         lambda params, batch: plain_forward(
             model, params, batch.tokens, valid=batch.valid, positions=batch.positions
         ),
         params, batch,
     )  # fmt: skip
-    teacher = len(data) * (logits.size // len(batch)) * 4
+    # Stored logits stay on the host, which is the device only where that is a CPU.
+    stored = worth_storing(loaded, data, config)
+    teacher = len(data) * (logits.size // len(batch)) * 4 if stored else 0
+    beside = teacher if jax.default_backend() == "cpu" else 0
     state = init(graph, config, examples=len(data))
     means = None
     if config.ablation == "mean":
@@ -50,7 +57,10 @@ def estimate(loaded: Loaded, data: Batch, config: PruneConfig) -> dict:
     program = step.func.lower(*step.args, *inputs).compile()
     compiling = time.perf_counter() - start
     device = cost.device_memory()
-    fits = teacher + held.weights + held.gates + held.temporary <= device
+    allocated = program.memory_analysis().temp_size_in_bytes
+    temporary = max(held.temporary, allocated)
+    fixed = beside + held.weights + held.gates
+    fits = fixed + temporary <= device
     seconds = None
     if fits:
         teacher_of_batch = jnp.zeros(logits.shape, logits.dtype)
@@ -60,10 +70,10 @@ def estimate(loaded: Loaded, data: Batch, config: PruneConfig) -> dict:
         "bytes": held._asdict(),
         "teacher_bytes": teacher,
         "temporary_bytes": held.temporary,
-        "xla_temporary_bytes": program.memory_analysis().temp_size_in_bytes,
+        "xla_temporary_bytes": allocated,
         "device_bytes": device,
         "fits": fits,
-        "largest_batch": cost.largest_batch(device - teacher, held, len(batch)),
+        "largest_batch": cost.largest_batch(device, fixed, temporary, len(batch)),
         "flops": operations._asdict(),
         "compile_seconds": compiling,
         "seconds_per_step": seconds,
@@ -86,7 +96,7 @@ def to_rich(found: dict, config: PruneConfig) -> Group:
     memory = Table("memory at the peak of a step", "MB")
     for name, size in found["bytes"].items():
         memory.add_row(name, f"{size / 1e6:,.1f}")
-    memory.add_row("teacher's logits, all examples", f"{found['teacher_bytes'] / 1e6:,.1f}")
+    memory.add_row("teacher's logits, stored", f"{found['teacher_bytes'] / 1e6:,.1f}")
     memory.add_row("temporaries, counted", f"{found['temporary_bytes'] / 1e6:,.1f}", style="bold")
     memory.add_row("temporaries, as XLA allocates", f"{found['xla_temporary_bytes'] / 1e6:,.1f}")
     memory.add_row("the device has", f"{found['device_bytes'] / 1e6:,.1f}")

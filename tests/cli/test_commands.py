@@ -182,6 +182,17 @@ def test_a_dry_run_says_what_a_step_needs_and_writes_nothing(tmp_path, answer):
     assert found["largest_batch"] >= 8 and found["xla_temporary_bytes"] > 0
 
 
+def test_a_dry_run_that_does_not_fit_runs_nothing_and_says_which_batch_would(answer, monkeypatch):
+    monkeypatch.setattr("edgeprune_jax.cost.device_memory", lambda: 2_000_000)
+    monkeypatch.setattr("edgeprune_jax.cli.dry_run._seconds", lambda *_: pytest.fail("it ran"))
+    code, found = answer(
+        "prune", "--out", "x", "--model", "reverse", "--task", "domain", "--batch-size", "64",
+        "--ablation", "mean", "--samples", "4", "--estimator", "score", "--dry-run",
+    )  # fmt: skip
+    assert code == 0 and not found["fits"] and found["seconds"] is None
+    assert found["largest_batch"] < 64 and found["flops"]["backward"] == 0
+
+
 def test_programs_come_by_name_and_from_a_module_of_the_working_directory(
     tmp_path, monkeypatch, answer
 ):
