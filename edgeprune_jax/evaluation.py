@@ -212,12 +212,19 @@ def table(measured: Measured) -> dict[str, dict[str, float | int]]:
     if measured.random:
         size = measured.random[0].edges
         controls = [summarise(row.found) for row in measured.random]
-        means["random"] = {"edges": size} | {
-            name: float(np.mean([row[name] for row in controls])) for name in controls[0]
-        }
+        means["random"] = {"edges": size} | mean_of_rows(controls)
         best = min(controls, key=lambda row: row[distance(row)])
         means["best random"] = {"edges": size, **best}
     return means
+
+
+def mean_of_rows(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The mean of each measure over the rows that have it."""
+    return {
+        name: float(np.mean([row[name] for row in rows if name in row]))
+        for name in MEASURES
+        if any(name in row for row in rows)
+    }
 
 
 def distance(measures: Mapping) -> str:

@@ -10,6 +10,7 @@ import pytest
 from edgeprune_jax.circuits import Circuit, mask
 from edgeprune_jax.evaluation import (
     evaluate,
+    mean_of_rows,
     measure_masks,
     measures,
     random_circuits,
@@ -258,3 +259,8 @@ def test_names_of_controls_and_circuits_of_another_graph_are_refused(case, data,
     other = random_circuits(graph, 1, 1, seed=0)[0]
     with pytest.raises(ValueError, match="must share one graph"):
         evaluate(case.model, case.params, {"a": circuit, "b": other}, data)
+
+
+def test_a_measure_that_some_random_circuits_lack_is_the_mean_of_the_others():
+    rows = [{"kl": 1.0}, {"kl": 2.0, "kendall_tau": 0.5}, {"kl": 6.0, "kendall_tau": 0.7}]
+    assert mean_of_rows(rows) == pytest.approx({"kl": 3.0, "kendall_tau": 0.6})

@@ -95,6 +95,10 @@ def run(options: Prune) -> int:
     check(loaded, train, options.config)
     if options.dry_run:
         return show_estimate(options, loaded, train)
+    test = None  # read before any work, so that a file without test prompts is refused now
+    if options.test_examples:
+        sizes["n"] = options.test_examples
+        test = find_data(loaded, options.task, split="test", **sizes)
     settings = dataclasses.asdict(options.config)
     identity = {
         "model": {"name": loaded.name, "digest": loaded.digest},
@@ -122,9 +126,9 @@ def run(options: Prune) -> int:
     )  # fmt: skip
     circuit_json.save(circuit, options.out / "circuit.json")
     table = {}
-    if options.test_examples:
+    if test is not None:
         with console.status("comparing circuits on the test split"):
-            table = compare(options, loaded, circuit, train)
+            table = compare(options, loaded, circuit, train, test)
         atomic.write(options.out / "evaluation.json", json.dumps(table, indent=1) + "\n")
     write_run_report(options.out, circuit, table, title=f"{options.task} in {loaded.name}")
     if options.json:
@@ -147,12 +151,11 @@ def show_estimate(options: Prune, loaded: Loaded, train: Batch) -> int:
     return 0
 
 
-def compare(options: Prune, loaded: Loaded, circuit: Circuit, train: Batch) -> dict:
+def compare(
+    options: Prune, loaded: Loaded, circuit: Circuit, train: Batch, test: Batch
+) -> dict[str, dict[str, float | int]]:
     """The circuit's row beside EAP's circuit of the same size and the controls."""
     config = options.config
-    test = find_data(
-        loaded, options.task, split="test", n=options.test_examples, seed=options.data_seed
-    )
     scores = eap(
         loaded.model, loaded.params, loaded.graph,
         take(train, slice(0, EAP_EXAMPLES)), ablation=config.ablation,

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float, PyTree
 
 from edgeprune_jax.circuits import Circuit
-from edgeprune_jax.evaluation import Row, measure_circuits, random_circuits, summarise
+from edgeprune_jax.evaluation import mean_of_rows, measure_circuits, random_circuits, summarise
 from edgeprune_jax.measures.details import TASK_MEASURES, faithfulness
 from edgeprune_jax.stream import Model, Writes
 from edgeprune_jax.tasks.batch import Batch
@@ -60,10 +60,7 @@ def completeness(
         },
     }
     if others:
-        result["without random"] = _mean([rows[f"random {i}"] for i in range(n_random)])
+        result["without random"] = mean_of_rows(
+            [summarise(rows[f"random {i}"].found) for i in range(n_random)]
+        )
     return result
-
-
-def _mean(rows: list[Row]) -> dict[str, float]:
-    means = [summarise(row.found) for row in rows]
-    return {name: float(np.mean([one[name] for one in means])) for name in means[0]}

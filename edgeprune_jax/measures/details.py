@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from edgeprune_jax.evaluation import Measured, Row, distance
+from edgeprune_jax.evaluation import MAY_LACK, Measured, Row, distance
 from edgeprune_jax.measures.bootstrap import interval, resampled_means
 
 QUANTILES = (0.5, 0.9, 0.95, 0.99, 1.0)
@@ -24,7 +24,8 @@ def details(measured: Measured, *, seed: int = 0, worst: int = 5) -> dict[str, d
     Each measure with `mean` and a 95 % bootstrap `interval` over examples; of the distance from
     the model also `quantiles` and the `worst` examples by row number; `faithfulness` and
     `agreement` as documented at those functions; and under `random` how the circuit compares with
-    the random ones. `seed` is that of the bootstrap. A number that does not exist is None.
+    the random ones. `seed` is that of the bootstrap. A number that does not exist is None, and so
+    is every mean over examples of which one failed (nan), but of measures that an example may lack.
     """
     full, empty = measured.rows["full"], measured.rows["empty"]
     found = {}
@@ -32,7 +33,10 @@ def details(measured: Measured, *, seed: int = 0, worst: int = 5) -> dict[str, d
         if name in ("full", "empty"):
             continue
         entry: dict[str, Any] = {"edges": row.edges}
-        entry |= {measure: _mean(values, seed) for measure, values in row.found.items()}
+        entry |= {
+            measure: _mean(values[~np.isnan(values)] if measure in MAY_LACK else values, seed)
+            for measure, values in row.found.items()
+        }
         far = distance(row.found)
         entry[far] |= _tail(row.found[far], worst)
         entry["faithfulness"] = {
@@ -55,8 +59,10 @@ def overview(found: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]
     lines = {}
     for name, entry in found.items():
         far = distance(entry)
-        low, high = entry[far]["interval"]
-        line = {far: f"{entry[far]['mean']:.4g} ({low:.4g} to {high:.4g})"}
+        line = {far: None}
+        if entry[far]["interval"] is not None:
+            low, high = entry[far]["interval"]
+            line = {far: f"{entry[far]['mean']:.4g} ({low:.4g} to {high:.4g})"}
         quantiles = entry[far]["quantiles"]
         line |= {"95 % of prompts below": quantiles["0.95"], "largest": quantiles["1"]}
         line |= {
@@ -120,18 +126,21 @@ def agreement(
 
 
 def _mean(values: Float[np.ndarray, " N"], seed: int) -> dict[str, Any]:
-    values = values[~np.isnan(values)].astype(float)
-    if not len(values):
+    values = values.astype(float)
+    if not len(values) or np.isnan(values).any():
         return {"mean": None, "interval": None}
     resampled = resampled_means(values[:, None], seed=seed)[:, 0]
     return {"mean": float(values.mean()), "interval": list(interval(resampled))}
 
 
 def _tail(values: Float[np.ndarray, " N"], worst: int) -> dict[str, Any]:
-    order = np.argsort(-values, kind="stable")[:worst]
+    failed = np.isnan(values)
+    order = np.argsort(-np.where(failed, np.inf, values), kind="stable")[:worst]
     return {
-        "quantiles": {f"{q:g}": float(np.quantile(values, q)) for q in QUANTILES},
-        "worst": [{"row": int(i), "value": float(values[i])} for i in order],
+        "quantiles": {
+            f"{q:g}": None if failed.any() else float(np.quantile(values, q)) for q in QUANTILES
+        },
+        "worst": [{"row": int(i), "value": None if failed[i] else float(values[i])} for i in order],
     }
 
 

@@ -11,6 +11,7 @@ the result are scored, the second after the right first one.
 from collections.abc import Iterator
 from operator import add, sub
 
+import numpy as np
 from tokenizers import Tokenizer
 
 from edgeprune_jax.tasks.prompts import Pair, fill, space_stands_alone
@@ -45,13 +46,17 @@ def _draw(tokenizer, operation, templates, split: Split, n: int, seed: int) -> I
     operands = portion(
         [(a, b) for a in TWO_DIGITS for b in TWO_DIGITS if operation(a, b) in TWO_DIGITS], split
     )
-    results = [operation(a, b) for a, b in operands]
-    axes = (len(templates), len(operands), len(operands))
+    results = np.array([operation(a, b) for a, b in operands])
+    # The twins of operands have another result, so that there is a wrong answer; clean operands and
+    # a twin of theirs are a number below the sum of the twins.
+    twins = {result: np.flatnonzero(results != result) for result in results.tolist()}
+    ends = np.cumsum([len(twins[result]) for result in results.tolist()])
+    axes = (len(templates), int(ends[-1]))
     behind, before = (" ", "") if space_stands_alone(tokenizer) else ("", " ")
-    for t, clean, twin in zip(*distinct(generator(seed, split), axes, n, split=split), strict=True):
-        # The next operands with another result, so that there is a wrong answer.
-        while results[twin] == results[clean]:
-            twin = (twin + 1) % len(operands)
+    chosen, numbers = distinct(generator(seed, split), axes, n, split=split)
+    cleans = np.searchsorted(ends, numbers, side="right")
+    for t, number, clean in zip(chosen, numbers, cleans, strict=True):
+        twin = twins[int(results[clean])][number - ends[clean]]
 
         def pieces(which, t=t):
             a, b = operands[which]

@@ -2,12 +2,13 @@
 
     "(True and False) or (not False) is"   -> " True", not " False"
 
-The reference's generator: one to six literals, joined by random or, and, not until one expression
-is left, at most three operations deep and two nots in a row. It makes no corrupted prompts; here
-the corrupted prompt holds *another expression of the same split, of equally many tokens and the
-opposite value*. What an edge carries is then what it would carry if the answer were the other.
+Generated after the reference's way: one to six literals, joined by random or, and, not until one
+expression is left, at most three operations deep and two nots in a row; the three solved ones are
+left out. The reference makes no corrupted prompts; here the corrupted prompt holds *another
+expression of the same split, of equally many tokens and the opposite value*. What an edge carries
+is then what it would carry if the answer were the other.
 
-The splits have disjoint expressions, half of them for training.
+The splits have disjoint expressions, 60 % of them for training.
 """
 
 import random
@@ -34,6 +35,7 @@ INSTRUCTION = (
     " [/INST] '",
     "",
 )
+SOLVED = {line.rsplit(" is ", 1)[0] for line in FEW_SHOT[0].splitlines()}
 TRIES, DEPTH, NOTS, LITERALS = 50_000, 3, 2, 6
 
 
@@ -76,7 +78,7 @@ def expressions() -> tuple[tuple[str, bool], ...]:
     found = {}
     for _ in range(TRIES):
         drawn = _expression(rng)
-        if drawn is not None:
+        if drawn is not None and drawn[0] not in SOLVED:
             found.setdefault(*drawn)
     return tuple(found.items())
 

@@ -128,7 +128,7 @@ def parse(raw: bytes) -> Line:
             raise ValueError(f"the field `{name}` is missing: add it")
     if unknown := sorted(found.keys() - {*NEEDED, *OPTIONAL}):
         raise ValueError(
-            f"the field `{unknown[0][:80]}` is unknown: the fields are "
+            f"the field {unknown[0][:80]!r} is unknown: the fields are "
             f"{', '.join((*NEEDED, *OPTIONAL))}"
         )
     for name, value in found.items():
@@ -188,5 +188,5 @@ def _no_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the field `{twice[:80]}` comes twice: keep one")
+        raise ValueError(f"the field {twice[:80]!r} comes twice: keep one")
     return found

@@ -8,7 +8,7 @@ import scipy.stats
 
 from edgeprune_jax.evaluation import Measured, Row
 from edgeprune_jax.measures.bootstrap import RESAMPLES
-from edgeprune_jax.measures.details import agreement, details, faithfulness
+from edgeprune_jax.measures.details import agreement, details, faithfulness, overview
 
 N = 40
 
@@ -125,3 +125,19 @@ def test_a_model_of_numbers_has_its_squared_error_detailed():
     found = details(Measured(rows, []))["mine"]
     assert found["squared_error"]["worst"][0] == {"row": 3, "value": 3.0}
     assert found["faithfulness"] == {} and "agreement" not in found and "random" not in found
+
+
+def test_a_failed_example_leaves_no_mean_and_is_the_worst():
+    """But a measure that an example may lack is the mean of the others."""
+    rows = {
+        name: Row(9, {key: np.array(values) for key, values in found(seed).items()})
+        for seed, name in enumerate(("mine", "full", "empty"))
+    }
+    rows["mine"].found["kl"][5] = np.nan
+    entry = json.loads(json.dumps(details(Measured(rows, []), worst=2), allow_nan=False))["mine"]
+    assert entry["kl"]["mean"] is entry["kl"]["interval"] is None
+    assert set(entry["kl"]["quantiles"].values()) == {None}
+    assert entry["kl"]["worst"][0] == {"row": 5, "value": None}
+    assert entry["kl"]["worst"][1]["value"] == np.nanmax(rows["mine"].found["kl"])
+    assert entry["logit_difference"]["mean"] is not None
+    assert overview({"mine": entry})["mine"]["kl"] is None

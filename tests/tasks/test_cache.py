@@ -54,7 +54,7 @@ def test_entries_are_named_by_all_that_decides_them(toy, smollm2, tmp_path, monk
     assert len(set(keys)) == len(keys)
 
 
-@pytest.mark.parametrize("harm", ["cut", "gone", "meta", "pickle", "shape"])
+@pytest.mark.parametrize("harm", ["cut", "gone", "meta", "pickle", "shape", "empty", "list", "zip"])
 def test_a_broken_entry_is_made_anew(harm, toy, folder):
     made = load_task("ioi", toy, **SETTINGS)
     tokens = np.array(made.batch.tokens)
@@ -66,8 +66,11 @@ def test_a_broken_entry_is_made_anew(harm, toy, folder):
         path.write_bytes(content[:-9])
     elif harm == "gone":
         path.unlink()
-    elif harm == "meta":
-        (entry / "meta.json").write_text("{")
+    elif harm in ("meta", "list"):
+        (entry / "meta.json").write_text("{" if harm == "meta" else '{"arrays": []}')
+    elif harm in ("empty", "zip"):
+        path.unlink()
+        path.write_bytes(b"" if harm == "empty" else b"PK\x05\x06" + bytes(18))
     else:
         path.unlink()
         hostile = np.array([{}]) if harm == "pickle" else np.zeros((2, 3), np.int32)

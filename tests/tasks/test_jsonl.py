@@ -239,6 +239,7 @@ def test_a_run_says_first_what_the_model_can_do(model, tmp_path, capsys, monkeyp
     clean = "the cat sees the<predict> cow</predict>"
     path.write_bytes(line(clean=clean, split="train", wrong=" dog")
                      + line(split="train", corrupted="the"))  # fmt: skip
+    no_test = ["--test-examples", "0"]
 
     def pruned_now(*_, **__):
         raise ValueError("pruning")
@@ -246,6 +247,9 @@ def test_a_run_says_first_what_the_model_can_do(model, tmp_path, capsys, monkeyp
     monkeypatch.setattr("edgeprune_jax.cli.prune.run_pruning", pruned_now)
     arguments = ["--model", str(model), "--task", str(path), "--out", str(tmp_path / "run")]
     assert main(["prune", *arguments]) == 2
+    assert "no line belongs to the test split" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+    assert main(["prune", *arguments, *no_test]) == 2
     out, err = capsys.readouterr()
     assert "full model: logit difference -2" in out and "accuracy 0.000" in out
     notes = err.splitlines()

@@ -29,6 +29,17 @@ def test_every_pair_is_aligned_and_different(name, smollm2):
     assert made.batch.choices is not None or (answered >= -1).all()
 
 
+@pytest.mark.parametrize("name", ["addition", "subtraction"])
+def test_many_pairs_of_operands_are_all_different(name, smollm2):
+    drawn = {(clean, corrupted) for clean, corrupted, _ in texts(name, smollm2, n=30_000)}
+    assert len(drawn) == 30_000
+
+
+def test_no_solved_expression_is_asked_for():
+    shown = {line.rsplit(" is ", 1)[0] for line in boolean.FEW_SHOT[0].splitlines()}
+    assert len(shown) == 3 and not shown & {text for text, _ in boolean.expressions()}
+
+
 @pytest.mark.parametrize("name", TASKS)
 def test_splits_share_no_prompt_and_seeds_differ(name, smollm2):
     seen = [{text for text, *_ in texts(name, smollm2, split)} for split in SPLITS]
