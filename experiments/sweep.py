@@ -25,8 +25,8 @@ import sweep_results
 import tyro
 
 from edgeprune_jax import atomic, circuit_json
-from edgeprune_jax.baselines.eap import eap
-from edgeprune_jax.circuits import Circuit, from_scores
+from edgeprune_jax.baselines.eap import eap, eap_circuit
+from edgeprune_jax.circuits import Circuit
 from edgeprune_jax.cli.inputs import find_data, find_model, origin
 from edgeprune_jax.evaluation import measure_circuits, table
 from edgeprune_jax.graph import Edges
@@ -134,7 +134,7 @@ def measure(options: Sweep, loaded: Loaded, task: str, runs: dict[str, Run]) -> 
         n, seed = options.test_examples, options.seeds[0]
         test = find_data(loaded, task, split="test", n=n, seed=seed)
         measured = measure_circuits(
-            loaded.model, loaded.params, {**named, "EAP": from_scores(scores, edges)}, test,
+            loaded.model, loaded.params, {**named, "EAP": eap_circuit(scores, edges)}, test,
             ablation=options.config.ablation, n_random=options.random_circuits, seed=seed,
         )  # fmt: skip
         for name, circuit in named.items():

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from edgeprune_jax.baselines.eap import answer_score, eap
+from edgeprune_jax.baselines.eap import answer_score, eap, eap_circuit
+from edgeprune_jax.graph import Edges
 
 
 @pytest.fixture(scope="module")
@@ -77,18 +78,24 @@ def scores(case, data):
 
 
 @pytest.mark.parametrize("ablation", ["interchange", "mean"])
-def test_scores_are_the_size_of_the_averaged_mask_gradient(case, data, plain, scores, ablation):
+def test_scores_are_the_averaged_mask_gradient(case, data, plain, scores, ablation):
     ones, cut = np.ones(case.graph.n_edges), plain.cut_values(case, ablation)
     weight = weights(plain.formula(case, ones, cut)[0], data)
     single = [
         plain.mask_gradient(case, weight * (np.arange(len(data)) == row)[:, None, None], ones, cut)
         for row in range(len(data))
     ]
-    expected, other = np.abs(np.sum(single, axis=0)), np.abs(single).sum(axis=0)
-    if ablation == "interchange":  # averaging sizes would be another thing
-        assert np.abs(other - expected).max() > 0.01 * expected.max()
+    expected = np.sum(single, axis=0)
     assert scores[ablation].graph == case.graph
-    np.testing.assert_allclose(scores[ablation].values, expected, atol=1e-6 * expected.max())
+    largest = np.abs(expected).max()
+    np.testing.assert_allclose(scores[ablation].values, expected, atol=1e-6 * largest)
+
+
+def test_the_largest_effects_of_either_sign_are_kept(case):
+    values = np.random.default_rng(0).normal(size=case.graph.n_edges)
+    kept = eap_circuit(Edges(jnp.asarray(values), case.graph), 7).kept
+    assert kept.sum() == 7 and np.abs(values[kept]).min() >= np.abs(values[~kept]).max()
+    assert (values[kept] < 0).any() and (values[kept] > 0).any()
 
 
 def test_scores_are_single_edge_patching_to_first_order(case, data, plain, scores):
@@ -98,12 +105,12 @@ def test_scores_are_single_edge_patching_to_first_order(case, data, plain, score
         score(plain.formula(case, ones - step * edge, cut)[0], data).mean() - full
         for edge in np.eye(case.graph.n_edges)
     ]
-    expected = np.abs(patched) / step
+    expected = -np.array(patched) / step
     found = scores["interchange"].values
-    np.testing.assert_allclose(found, expected, atol=1e-4 * expected.max())
+    np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
 
 
 def test_scores_do_not_depend_on_batches(case, data, scores):
     whole = eap(case.model, case.params, case.graph, data, batch_size=8).values
     found = scores["interchange"].values
-    np.testing.assert_allclose(found, whole, atol=1e-6 * whole.max())
+    np.testing.assert_allclose(found, whole, atol=1e-6 * np.abs(whole).max())

@@ -13,6 +13,9 @@ from safetensors.numpy import load_file, save_file
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
 from edgeprune_jax import circuit_json
+from edgeprune_jax.circuits import Circuit
+from edgeprune_jax.cli.main import main
+from edgeprune_jax.models.load import load_model
 from edgeprune_jax.tasks import gendered_pronoun, greater_than, words
 
 ROOT = Path(__file__).parents[1]
@@ -119,3 +122,30 @@ def test_one_run_gives_circuits_of_several_sizes_and_is_not_repeated(checkpoint,
     before = {path: path.stat().st_mtime_ns for path in results.glob("*.json")}
     run(script, name, checkpoint, *sizes)
     assert before == {path: path.stat().st_mtime_ns for path in results.glob("*.json")}
+
+
+def no_constant(name):
+    raise AssertionError(f"{name} is no JSON")
+
+
+@pytest.mark.parametrize("task", ["gendered-pronoun", "greater-than"])
+def test_a_circuit_of_a_language_model_is_judged_in_one_call(task, checkpoint, tmp_path, capsys):
+    graph = load_model(str(checkpoint)).graph
+    kept = np.zeros(graph.n_edges, bool)
+    kept[:: graph.n_edges // 9] = True
+    circuit_json.save(Circuit(graph, kept), tmp_path / "circuit.json")
+    command = ["evaluate", str(tmp_path / "circuit.json"), "--model", str(checkpoint)]
+    sizes = ["--task", task, "--examples", "6", "--random-circuits", "2", "--full", "--json"]
+    assert main([*command, *sizes]) == 0
+    found = json.loads(capsys.readouterr().out, parse_constant=no_constant)
+    assert {"EAP", "full", "empty", "random"} < found["rows"].keys()
+    judged = found["judged"]
+    assert judged["minimality"]["edges"] == kept.sum()
+    assert len(judged["minimality"]["one_by_one"]["edges"]) == kept.sum()
+    assert judged["minimality"]["greedy"]["edges"] <= kept.sum()
+    assert judged["completeness"]["without circuit"].keys() == found["rows"]["full"].keys() - {
+        "edges"
+    }
+    for ordering in ("signed", "absolute"):
+        assert judged["areas"][ordering]["faithfulness"][-1] == pytest.approx(1, abs=1e-4)
+    assert judged["areas"]["signed"]["edges"] != judged["areas"]["absolute"]["edges"]

@@ -23,7 +23,7 @@ LEVELS = (
        measures.minimality report.routes report.page""",
     """pruning tasks.make models.load measures.details measures.curve report.draw""",
     """checkpoints full_model tasks.cache measures.completeness""",
-    """run report.run""",
+    """run report.run measures.judge""",
     """tracr_models.programs tracr_models.domain tracr_models.live
        tracr_models.stored_truth""",
     """tracr_models.entry tracr_models.judge tracr_models.polish""",

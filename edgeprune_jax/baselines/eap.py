@@ -5,12 +5,14 @@ kept than when it is patched (Syed et al. 2023). One masked pass and its gradien
 """
 
 from collections.abc import Callable
+from typing import SupportsIndex
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from edgeprune_jax.ablation import settle
+from edgeprune_jax.circuits import Circuit, from_scores
 from edgeprune_jax.engine import masked_forward
 from edgeprune_jax.graph import Edges, Graph, full
 from edgeprune_jax.measures.ordered import choice_logits, probability_difference
@@ -45,17 +47,22 @@ def eap(
     ablation: str = "interchange",
     batch_size: int = 8,
 ) -> Edges:
-    """The size of each edge's effect on the answer, averaged over the data: higher is kept.
+    """Each edge's effect on the answer, with its sign, averaged over the data.
 
-    The metric's gradient is averaged over examples first and its absolute value taken last, as
-    published. Examples beyond the last full batch are used too.
+    EAP keeps the largest of either sign: the absolute value comes after the average, as published
+    (`eap_circuit`). Examples beyond the last full batch are used too.
     """
     gradient = make_gradient(model, graph, settle(model, params, data, ablation))
     scores = jnp.zeros(graph.n_edges)
     for chosen, count in parts(len(data), batch_size):
         weight = (jnp.arange(batch_size) < count).astype(jnp.float32)
         scores = scores + gradient(params, take(data, chosen), weight)
-    return Edges(jnp.abs(scores) / len(data), graph)
+    return Edges(scores / len(data), graph)
+
+
+def eap_circuit(scores: Edges, keep: SupportsIndex) -> Circuit:
+    """The circuit of the `keep` largest effects, whatever their signs."""
+    return from_scores(Edges(jnp.abs(scores.values), scores.graph), keep)
 
 
 def make_gradient(model: Model, graph: Graph, ablation: str | Writes) -> Callable:

@@ -8,12 +8,12 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
-from edgeprune_jax.baselines.eap import eap
-from edgeprune_jax.circuits import from_scores
+from edgeprune_jax.baselines.eap import eap, eap_circuit
 from edgeprune_jax.cli.inputs import DOMAIN, find_data, read_circuit
 from edgeprune_jax.cli.prune import EAP_EXAMPLES
-from edgeprune_jax.evaluation import distance, measure_circuits, table
+from edgeprune_jax.evaluation import distance, measure_circuits, table, teacher_logits
 from edgeprune_jax.measures.details import details, overview
+from edgeprune_jax.measures.judge import judge, summary
 from edgeprune_jax.models.loaded import Loaded
 from edgeprune_jax.report.tables import comparison, to_rich
 from edgeprune_jax.tasks.batch import Batch
@@ -42,6 +42,9 @@ class Evaluate:
     """Random circuits of equal size."""
     eap: bool = True
     """Whether to score EAP's circuit of equal size, found on 64 training prompts."""
+    full: bool = False
+    """Judge the first circuit further: minimality, completeness, and CPR and CMD of EAP's scores.
+    Takes a masked pass of all prompts for each of its edges."""
     json: bool = False
     """Print one JSON object."""
 
@@ -63,26 +66,40 @@ def run(options: Evaluate) -> int:
 
     test = data(options.split, options.examples)
     with Console(quiet=options.json).status(f"{len(test)} prompts through {loaded.name}"):
-        if options.eap:
+        scores = None
+        if options.eap or options.full:
             train = data("train", EAP_EXAMPLES)
             scores = eap(loaded.model, loaded.params, loaded.graph, train, ablation=ablation)
-            circuits["EAP"] = from_scores(scores, len(first))
+        if options.eap and scores is not None:
+            circuits["EAP"] = eap_circuit(scores, len(first))
+        teacher = teacher_logits(loaded.model, loaded.params, test)
         measured = measure_circuits(
             loaded.model, loaded.params, circuits, test, ablation=ablation,
-            n_random=options.random_circuits, seed=options.data_seed,
+            n_random=options.random_circuits, seed=options.data_seed, teacher=teacher,
         )  # fmt: skip
         rows, behind = table(measured), details(measured, seed=options.data_seed)
         add_prompts(behind, test, loaded)
+        judged = None
+        if options.full and scores is not None:
+            judged = judge(
+                loaded.model, loaded.params, first, scores, test, teacher, ablation=ablation,
+                seed=options.data_seed,
+            )  # fmt: skip
     if options.json:
-        print(json.dumps({
+        found = {
             "model": loaded.name, "task": task, "split": options.split, "examples": len(test),
             "ablation": ablation, "rows": rows, "details": behind,
-        }))  # fmt: skip
+        }  # fmt: skip
+        further = {} if judged is None else {"judged": judged}
+        print(json.dumps(found | further, allow_nan=False))
     else:
         title = f"{len(test)} {options.split} prompts of {task}, {ablation} ablation"
         console = Console()
         console.print(to_rich(comparison(title, rows)))
         console.print(to_rich(comparison("Behind the means", overview(behind))))
+        if judged is not None:
+            lines = {str(options.circuits[0]): summary(judged)}
+            console.print(to_rich(comparison("By further runs", lines)))
     return 0
 
 

@@ -10,8 +10,8 @@ from typing import Literal
 from rich.console import Console
 
 from edgeprune_jax import atomic, circuit_json
-from edgeprune_jax.baselines.eap import eap
-from edgeprune_jax.circuits import Circuit, from_scores
+from edgeprune_jax.baselines.eap import eap, eap_circuit
+from edgeprune_jax.circuits import Circuit
 from edgeprune_jax.cli import dry_run
 from edgeprune_jax.cli.inputs import find_data, find_model, origin
 from edgeprune_jax.cli.progress import Progress
@@ -160,7 +160,7 @@ def compare(
         loaded.model, loaded.params, loaded.graph,
         take(train, slice(0, EAP_EXAMPLES)), ablation=config.ablation,
     )  # fmt: skip
-    rivals = {"edge pruning": circuit, "EAP": from_scores(scores, len(circuit))}
+    rivals = {"edge pruning": circuit, "EAP": eap_circuit(scores, len(circuit))}
     return evaluate(
         loaded.model, loaded.params, rivals, test, ablation=config.ablation,
         n_random=options.random_circuits, seed=options.data_seed,

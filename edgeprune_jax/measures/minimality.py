@@ -16,13 +16,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int, PyTree
 
-from edgeprune_jax.ablation import settle
+from edgeprune_jax.ablation import ablated_writes, settle
 from edgeprune_jax.circuits import Circuit, reachable
 from edgeprune_jax.engine import masked_forward
 from edgeprune_jax.graph import Edges
 from edgeprune_jax.objectives import DIVERGENCES
 from edgeprune_jax.stream import Model, Writes
-from edgeprune_jax.tasks.batch import Batch
+from edgeprune_jax.tasks.batch import Batch, parts, take
 
 
 class Removals(NamedTuple):
@@ -41,31 +41,40 @@ def removals(
     teacher: Float[np.ndarray, "N A V"],
     *,
     ablation: str | Writes = "interchange",
+    batch_size: int = 32,
 ) -> Removals:
-    """The two functions for a circuit's graph, compiled; all examples go through in one batch."""
+    """The two functions for a circuit's graph; the corrupted run of a batch is shared by all."""
     graph = circuit.graph
     distance = DIVERGENCES["squared" if teacher.shape[-1] == 1 else "kl"]
     if isinstance(ablation, str):
         ablation = settle(model, params, data, ablation)
 
-    def mean(values, params, data, teacher):
-        logits = masked_forward(
-            model, params, data.tokens, Edges(values, graph), corrupted_tokens=data.corrupted,
-            ablation=ablation, valid=data.valid, positions=data.positions,
-        )  # fmt: skip
-        return distance(teacher, logits, data.scored).mean()
-
     @jax.jit
-    def each(values, indices, *rest):
-        return jax.lax.map(lambda index: mean(values.at[index].set(0.0), *rest), indices)
+    def total(params, values, indices, batch, teacher, weight):
+        writes = ablation
+        if isinstance(ablation, str):
+            writes = ablated_writes(model, params, batch.corrupted, ablation, valid=batch.valid)
 
-    once, rest = jax.jit(mean), (params, data, jnp.asarray(teacher))
-    return Removals(
-        lambda values: float(once(jnp.asarray(values, jnp.float32), *rest)),
-        lambda values, indices: np.asarray(
-            each(jnp.asarray(values, jnp.float32), jnp.asarray(indices), *rest)
-        ),
-    )
+        def without(index):
+            cut = values.at[index].set(0.0, mode="drop")
+            logits = masked_forward(
+                model, params, batch.tokens, Edges(cut, graph), ablation=writes,
+                valid=batch.valid, positions=batch.positions,
+            )  # fmt: skip
+            return jnp.sum(distance(teacher, logits, batch.scored) * weight)
+
+        return jax.lax.map(without, indices)
+
+    def without_each(values, indices):
+        values, found = jnp.asarray(values, jnp.float32), np.zeros(len(indices))
+        for chosen, count in parts(len(data), batch_size):
+            weight = (np.arange(len(chosen)) < count).astype(np.float32)
+            batch, expected = take(data, chosen), jnp.asarray(teacher[chosen])
+            found += total(params, values, jnp.asarray(indices), batch, expected, weight)
+        return found / len(data)
+
+    nothing = np.array([graph.n_edges])  # beyond the mask: no edge is cut
+    return Removals(lambda values: float(without_each(values, nothing)[0]), without_each)
 
 
 def one_by_one(circuit: Circuit, remove: Removals, *, ablation: str) -> Float[np.ndarray, " K"]:
