@@ -26,7 +26,7 @@ from edgeprune_jax.tasks.batch import Batch
 PROGRAMS = Path(__file__).parents[1] / "tracr_models"
 STEP = 1e-30  # of a complex step: nothing is subtracted, so it may be as small as it likes
 
-jax.config.update("jax_num_cpu_devices", 4)  # before the first array: for tests of shardings
+jax.config.update("jax_num_cpu_devices", 8)  # before the first array: for tests of shardings
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -10,6 +10,7 @@ TRACR = "tracr_models."
 
 # From the ground up. Names are below `edgeprune_jax`, unless they begin with `tracr_models`.
 LEVELS = (
+    """sharding""",
     """graph stream objectives hard_examples atomic provenance
        tasks.batch tasks.words tasks.splits measures.bootstrap
        models.layers models.stored models.tokenizer models.gguf_file""",
