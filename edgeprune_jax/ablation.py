@@ -49,6 +49,13 @@ def ablated_writes(
     return jax.tree.map(mean, writes)
 
 
+def writes_for(model: Model, params: PyTree, batch: Batch, ablation: str | Writes) -> Writes:
+    """What the cut edges of one batch carry: as settled, or from its corrupted prompts."""
+    if isinstance(ablation, Writes):
+        return ablation
+    return ablated_writes(model, params, batch.corrupted, ablation, valid=batch.valid)
+
+
 def settle(model: Model, params: PyTree, data: Batch, ablation: str) -> str | Writes:
     """An ablation that is ready for every batch: means are taken here, the others wait.
 

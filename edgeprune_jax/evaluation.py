@@ -7,6 +7,7 @@ Axes: N examples, C circuits, B examples of a batch, A scored positions, V vocab
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -14,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from edgeprune_jax.ablation import ablated_writes, settle
+from edgeprune_jax.ablation import settle, writes_for
 from edgeprune_jax.circuits import Circuit, mask
 from edgeprune_jax.engine import masked_forward
 from edgeprune_jax.graph import Edges, Graph
@@ -66,16 +67,16 @@ def teacher_logits(
     model: Model, params: PyTree, data: Batch, *, batch_size: int = 32
 ) -> Float[np.ndarray, "N A V"]:
     """The full model's logits at the scored positions, once for a whole data set, on the host."""
+    found = [
+        np.asarray(_plain_logits(model, params, take(data, chosen)))[:count]
+        for chosen, count in parts(len(data), batch_size)
+    ]
+    return np.concatenate(found)
 
-    @jax.jit
-    def forward(params, batch):
-        return plain_forward(
-            model, params, batch.tokens, valid=batch.valid, positions=batch.positions
-        )
 
-    return np.concatenate(
-        [np.asarray(forward(params, take(data, r)))[:n] for r, n in parts(len(data), batch_size)]
-    )
+@partial(jax.jit, static_argnums=0)
+def _plain_logits(model: Model, params: PyTree, batch: Batch) -> Float[Array, "B A V"]:
+    return plain_forward(model, params, batch.tokens, valid=batch.valid, positions=batch.positions)
 
 
 def measure_masks(
@@ -83,38 +84,47 @@ def measure_masks(
     params: PyTree,
     masks: Sequence[Edges],
     data: Batch,
-    teacher: Float[np.ndarray, "N A V"],
     *,
     ablation: str | Writes = "interchange",
     batch_size: int = 32,
 ) -> list[dict[str, Float[np.ndarray, " N"]]]:
-    """The measures of several masks on every example; the corrupted run is shared by all."""
-    graph = masks[0].graph
+    """The measures of several masks on every example.
+
+    The full model's run and the corrupted run of a batch are shared by all masks.
+    """
     values = jnp.stack([one.values for one in masks])
     if isinstance(ablation, str):
         ablation = settle(model, params, data, ablation)
-
-    @jax.jit
-    def run(params, values, batch, teacher):
-        writes = ablation
-        if isinstance(ablation, str):
-            writes = ablated_writes(model, params, batch.corrupted, ablation, valid=batch.valid)
-
-        def one(row):
-            logits = masked_forward(
-                model, params, batch.tokens, Edges(row, graph), ablation=writes,
-                valid=batch.valid, positions=batch.positions,
-            )  # fmt: skip
-            return measures(teacher, logits, batch)
-
-        return jax.lax.map(one, values)
-
+    kind, given = (ablation, None) if isinstance(ablation, str) else ("", ablation)
     found = []
     for chosen, count in parts(len(data), batch_size):
-        result = run(params, values, take(data, chosen), jnp.asarray(teacher[chosen]))
+        result = _measure(model, masks[0].graph, kind, params, values, take(data, chosen), given)
         found.append(jax.tree.map(lambda leaf, n=count: np.asarray(leaf)[:, :n], result))
     joined = jax.tree.map(lambda *leaves: np.concatenate(leaves, axis=1), *found)
     return [{name: rows[i] for name, rows in joined.items()} for i in range(len(masks))]
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _measure(
+    model: Model,
+    graph: Graph,
+    kind: str,  # of ablation; not read where the writes are given
+    params: PyTree,
+    values: Float[Array, "C E"],
+    batch: Batch,
+    given: Writes | None,
+) -> dict[str, Float[Array, "C B"]]:
+    teacher = _plain_logits(model, params, batch)
+    cut = writes_for(model, params, batch, kind) if given is None else given
+
+    def one(row):
+        logits = masked_forward(
+            model, params, batch.tokens, Edges(row, graph), ablation=cut,
+            valid=batch.valid, positions=batch.positions,
+        )  # fmt: skip
+        return measures(teacher, logits, batch)
+
+    return jax.lax.map(one, values)
 
 
 def summarise(found: dict[str, Float[np.ndarray, " N"]]) -> dict[str, float]:
@@ -169,7 +179,6 @@ def measure_circuits(
     n_random: int = 0,
     seed: int = 0,
     batch_size: int = 32,
-    teacher: Float[np.ndarray, "N A V"] | None = None,
 ) -> Measured:
     """Runs named circuits, the full and the empty one and `n_random` random ones on all examples.
 
@@ -190,10 +199,8 @@ def measure_circuits(
     nothing = np.zeros(graph.n_edges, bool)
     named = {**circuits, "full": Circuit(graph, ~nothing), "empty": Circuit(graph, nothing)}
     run = [*named.values(), *random_circuits(graph, len(first), n_random, seed=seed)]
-    if teacher is None:
-        teacher = teacher_logits(model, params, data, batch_size=batch_size)
     found = measure_masks(
-        model, params, [mask(circuit) for circuit in run], data, teacher, ablation=ablation,
+        model, params, [mask(circuit) for circuit in run], data, ablation=ablation,
         batch_size=batch_size,
     )  # fmt: skip
     rows = [Row(len(circuit), one) for circuit, one in zip(run, found, strict=True)]
@@ -242,7 +249,6 @@ def evaluate(
     n_random: int = 0,
     seed: int = 0,
     batch_size: int = 32,
-    teacher: Float[np.ndarray, "N A V"] | None = None,
 ) -> dict[str, dict[str, float | int]]:
     """Scores named circuits beside the full model, the empty circuit and random circuits.
 
@@ -253,6 +259,6 @@ def evaluate(
     return table(
         measure_circuits(
             model, params, circuits, data, ablation=ablation, n_random=n_random, seed=seed,
-            batch_size=batch_size, teacher=teacher,
+            batch_size=batch_size,
         )
     )  # fmt: skip

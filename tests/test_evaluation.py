@@ -157,7 +157,7 @@ def test_random_rows_are_the_mean_and_the_best_of_random_circuits(
 def test_other_ablations_are_measured_as_by_hand(case, data, circuit, formula_logits, ablation):
     teacher = formula_logits(np.ones(case.graph.n_edges))
     (found,) = measure_masks(
-        case.model, case.params, [mask(circuit)], data, scored(teacher, data), ablation=ablation,
+        case.model, case.params, [mask(circuit)], data, ablation=ablation,
         batch_size=2,
     )  # fmt: skip
     expected = by_hand(teacher, formula_logits(circuit.kept, ablation), data)

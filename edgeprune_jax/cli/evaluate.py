@@ -11,7 +11,7 @@ from rich.console import Console
 from edgeprune_jax.baselines.eap import eap, eap_circuit
 from edgeprune_jax.cli.inputs import DOMAIN, find_data, read_circuit
 from edgeprune_jax.cli.prune import EAP_EXAMPLES
-from edgeprune_jax.evaluation import distance, measure_circuits, table, teacher_logits
+from edgeprune_jax.evaluation import distance, measure_circuits, table
 from edgeprune_jax.measures.details import details, overview
 from edgeprune_jax.measures.judge import judge, summary
 from edgeprune_jax.models.loaded import Loaded
@@ -72,17 +72,16 @@ def run(options: Evaluate) -> int:
             scores = eap(loaded.model, loaded.params, loaded.graph, train, ablation=ablation)
         if options.eap and scores is not None:
             circuits["EAP"] = eap_circuit(scores, len(first))
-        teacher = teacher_logits(loaded.model, loaded.params, test)
         measured = measure_circuits(
             loaded.model, loaded.params, circuits, test, ablation=ablation,
-            n_random=options.random_circuits, seed=options.data_seed, teacher=teacher,
+            n_random=options.random_circuits, seed=options.data_seed,
         )  # fmt: skip
         rows, behind = table(measured), details(measured, seed=options.data_seed)
         add_prompts(behind, test, loaded)
         judged = None
         if options.full and scores is not None:
             judged = judge(
-                loaded.model, loaded.params, first, scores, test, teacher, ablation=ablation,
+                loaded.model, loaded.params, first, scores, test, ablation=ablation,
                 seed=options.data_seed,
             )  # fmt: skip
     if options.json:

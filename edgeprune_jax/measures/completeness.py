@@ -9,8 +9,7 @@ many edges.
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-from jaxtyping import Float, PyTree
+from jaxtyping import PyTree
 
 from edgeprune_jax.circuits import Circuit
 from edgeprune_jax.evaluation import mean_of_rows, measure_circuits, random_circuits, summarise
@@ -30,7 +29,6 @@ def completeness(
     params: PyTree,
     circuit: Circuit,
     data: Batch,
-    teacher: Float[np.ndarray, "N A V"],
     *,
     ablation: str | Writes = "interchange",
     n_random: int = 5,
@@ -47,7 +45,7 @@ def completeness(
     named = {"circuit": circuit} | {f"random {i}": one for i, one in enumerate(others)}
     measured = measure_circuits(
         model, params, {name: knockout(one) for name, one in named.items()}, data,
-        ablation=ablation, batch_size=batch_size, teacher=teacher,
+        ablation=ablation, batch_size=batch_size,
     )  # fmt: skip
     rows = measured.rows
     full, empty, cut = rows["full"].found, rows["empty"].found, rows["circuit"].found

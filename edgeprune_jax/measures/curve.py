@@ -18,7 +18,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, PyTree
+from jaxtyping import PyTree
 
 from edgeprune_jax.circuits import Circuit, from_scores, mask, reachable
 from edgeprune_jax.evaluation import measure_masks, summarise
@@ -55,20 +55,25 @@ def orderings(scores: Edges) -> dict[str, list[Circuit]]:
 
 
 def weighted_edges(circuit: Circuit) -> int:
-    """The circuit's edges as MIB counts them, whole nodes having weight 1.
+    """The edges of a trimmed circuit (`reachable`) as MIB counts them, whole nodes having weight 1.
 
     Its graph has one input node, so that an edge from either embedding counts once, and a key
-    and a value for every query head, so that an edge into a shared one counts for each.
+    and a value for every query head, so that an edge into a shared one counts for each head that
+    is left: one that writes to nothing is trimmed there with its edges.
     """
     graph = circuit.graph
-    shared = graph.heads // graph.kv_heads
+    inputs, heads, groups = len(graph.embeddings), graph.heads, graph.kv_heads
+    writes = np.zeros(graph.n_writers, bool)
+    writes[circuit.ends()[0]] = True
     total = 0
-    for row, reader in enumerate(graph.readers):
-        start, length = graph.row_starts[row], graph.row_lengths[row]
+    for row, (start, length) in enumerate(zip(graph.row_starts, graph.row_lengths, strict=False)):
         kept = circuit.kept[start : start + length]
-        inputs = len(graph.embeddings)
-        edges = int(kept[:inputs].any()) + int(kept[inputs:].sum())
-        total += edges * (shared if reader.endswith((".k", ".v")) else 1)
+        layer, place = divmod(row, graph.readers_per_layer)
+        served = 1
+        if heads <= place < heads + 2 * groups:
+            left = writes[graph.sources(layer) :][:heads].reshape(groups, -1).sum(axis=1)
+            served = int(left[(place - heads) % groups])
+        total += served * (int(kept[:inputs].any()) + int(kept[inputs:].sum()))
     return total
 
 
@@ -77,7 +82,6 @@ def areas(
     params: PyTree,
     scores: Edges,
     data: Batch,
-    teacher: Float[np.ndarray, "N A V"],
     *,
     measure: str = "logit_difference",
     ablation: str | Writes = "interchange",
@@ -97,7 +101,7 @@ def areas(
     ends = [Circuit(scores.graph, ~nothing), Circuit(scores.graph, nothing)]
     circuits = list(dict.fromkeys([*ends, *curves["signed"], *curves["absolute"]]))
     found = measure_masks(
-        model, params, [mask(one) for one in circuits], data, teacher, ablation=ablation,
+        model, params, [mask(one) for one in circuits], data, ablation=ablation,
         batch_size=batch_size,
     )  # fmt: skip
     means = [summarise(one).get(measure) for one in found]

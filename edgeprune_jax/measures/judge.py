@@ -5,8 +5,7 @@ Axes: N examples.
 
 from typing import Any
 
-import numpy as np
-from jaxtyping import Float, PyTree
+from jaxtyping import PyTree
 
 from edgeprune_jax.circuits import Circuit
 from edgeprune_jax.graph import Edges
@@ -23,7 +22,6 @@ def judge(
     circuit: Circuit,
     scores: Edges,
     data: Batch,
-    teacher: Float[np.ndarray, "N A V"],
     *,
     ablation: str = "interchange",
     seed: int = 0,
@@ -35,17 +33,13 @@ def judge(
     circuit, and 30 more.
     """
     found: dict[str, Any] = {
-        "minimality": minimality(model, params, circuit, data, teacher, ablation=ablation),
-        "completeness": completeness(
-            model, params, circuit, data, teacher, ablation=ablation, seed=seed
-        ),
+        "minimality": minimality(model, params, circuit, data, ablation=ablation),
+        "completeness": completeness(model, params, circuit, data, ablation=ablation, seed=seed),
         "areas": None,
     }
     left = found["completeness"]["left"]
     if measure := next((name for name, one in left.items() if one["value"] is not None), None):
-        found["areas"] = areas(
-            model, params, scores, data, teacher, measure=measure, ablation=ablation
-        )
+        found["areas"] = areas(model, params, scores, data, measure=measure, ablation=ablation)
     return found
 
 

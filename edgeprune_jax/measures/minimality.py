@@ -16,12 +16,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int, PyTree
 
-from edgeprune_jax.ablation import ablated_writes, settle
+from edgeprune_jax.ablation import settle, writes_for
 from edgeprune_jax.circuits import Circuit, reachable
 from edgeprune_jax.engine import masked_forward
 from edgeprune_jax.graph import Edges
 from edgeprune_jax.objectives import DIVERGENCES
-from edgeprune_jax.stream import Model, Writes
+from edgeprune_jax.stream import Model, Writes, plain_forward
 from edgeprune_jax.tasks.batch import Batch, parts, take
 
 
@@ -38,22 +38,25 @@ def removals(
     params: PyTree,
     circuit: Circuit,
     data: Batch,
-    teacher: Float[np.ndarray, "N A V"],
     *,
     ablation: str | Writes = "interchange",
     batch_size: int = 32,
 ) -> Removals:
-    """The two functions for a circuit's graph; the corrupted run of a batch is shared by all."""
+    """The two functions for a circuit's graph.
+
+    The full model's run and the corrupted run of a batch are shared by all edges.
+    """
     graph = circuit.graph
-    distance = DIVERGENCES["squared" if teacher.shape[-1] == 1 else "kl"]
     if isinstance(ablation, str):
         ablation = settle(model, params, data, ablation)
 
     @jax.jit
-    def total(params, values, indices, batch, teacher, weight):
-        writes = ablation
-        if isinstance(ablation, str):
-            writes = ablated_writes(model, params, batch.corrupted, ablation, valid=batch.valid)
+    def total(params, values, indices, batch, weight):
+        teacher = plain_forward(
+            model, params, batch.tokens, valid=batch.valid, positions=batch.positions
+        )
+        distance = DIVERGENCES["squared" if teacher.shape[-1] == 1 else "kl"]
+        writes = writes_for(model, params, batch, ablation)
 
         def without(index):
             cut = values.at[index].set(0.0, mode="drop")
@@ -69,8 +72,7 @@ def removals(
         values, found = jnp.asarray(values, jnp.float32), np.zeros(len(indices))
         for chosen, count in parts(len(data), batch_size):
             weight = (np.arange(len(chosen)) < count).astype(np.float32)
-            batch, expected = take(data, chosen), jnp.asarray(teacher[chosen])
-            found += total(params, values, jnp.asarray(indices), batch, expected, weight)
+            found += total(params, values, jnp.asarray(indices), take(data, chosen), weight)
         return found / len(data)
 
     nothing = np.array([graph.n_edges])  # beyond the mask: no edge is cut
@@ -123,7 +125,6 @@ def minimality(
     params: PyTree,
     circuit: Circuit,
     data: Batch,
-    teacher: Float[np.ndarray, "N A V"],
     *,
     ablation: str = "interchange",
     tolerance: float = 0.01,
@@ -135,7 +136,7 @@ def minimality(
     lists all with the rise (`edges`), the least needed first. `greedy` is what is left after
     cutting in that order: `edges` kept, and its `divergence`, at most `tolerance` higher.
     """
-    remove = removals(model, params, circuit, data, teacher, ablation=ablation)
+    remove = removals(model, params, circuit, data, ablation=ablation)
     rises = one_by_one(circuit, remove, ablation=ablation)
     order = np.argsort(rises, kind="stable")
     indices = np.flatnonzero(circuit.kept)[order]

@@ -1,7 +1,8 @@
 """Tokenised data sets on disk: made once, memory-mapped afterwards.
 
 An entry is a folder of `.npy` files and one `meta.json`, named by a hash of all that decides its
-content: the task and its arguments, the tokenizer, a user's file, and the source of this package.
+content: the task and its arguments, the tokenizer, a user's file, the source of this package, and
+the versions of those that it draws and tokenises with.
 So nothing is ever out of date, and entries may be deleted at any time. The folder is
 `$EDGEPRUNE_CACHE`, or `edgeprune_jax` in the user's cache folder.
 """
@@ -13,6 +14,7 @@ import shutil
 import sys
 import tempfile
 from functools import lru_cache
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,7 @@ from tokenizers import Tokenizer
 
 from edgeprune_jax.tasks.alignment import Aligned
 from edgeprune_jax.tasks.batch import Batch
+from edgeprune_jax.tasks.jsonl import require_readable
 from edgeprune_jax.tasks.make import make_task
 from edgeprune_jax.tasks.splits import Split
 
@@ -60,18 +63,22 @@ def root() -> Path:
 
 def key(name: str, tokenizer: Tokenizer, **arguments: str | int) -> str:
     """The name of an entry: equal for equal content, whoever asks."""
-    file = Path(name)
-    content = file.read_bytes() if name.endswith(".jsonl") and file.is_file() else b""
-    parts = [_source(), tokenizer.to_str().encode(), name.encode(), content,
+    parts = [_source(), tokenizer.to_str().encode(), name.encode(),
              json.dumps(arguments, sort_keys=True).encode()]  # fmt: skip
-    digests = b"".join(hashlib.sha256(part).digest() for part in parts)
-    return hashlib.sha256(digests).hexdigest()[:32]
+    digests = [hashlib.sha256(part).digest() for part in parts]
+    if name.endswith(".jsonl"):
+        require_readable(Path(name))
+        with Path(name).open("rb") as file:
+            digests.append(hashlib.file_digest(file, "sha256").digest())
+    return hashlib.sha256(b"".join(digests)).hexdigest()[:32]
 
 
 @lru_cache
 def _source() -> bytes:
     """The code that makes data: another version of it has entries of its own."""
-    return b"\0".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
+    ours = [path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))]
+    theirs = [f"{name} {version(name)}".encode() for name in ("numpy", "tokenizers")]
+    return b"\0".join(ours + theirs)
 
 
 def _write(entry: Path, made: Aligned) -> None:

@@ -21,7 +21,6 @@ from edgeprune_jax.tasks.prompts import Pair, fill, known
 from edgeprune_jax.tasks.splits import SPLITS, Split, distinct, generator, others, portion
 from edgeprune_jax.tasks.words import NAMES, OBJECTS, PLACES, TEMPLATES
 
-BLOCK = 4096  # pairs whose corrupted names are drawn together
 # Drawn once, before any result: `random.Random(0).sample(range(20), 6)`, test first.
 TEST = (12, 13, 1, 8)
 VALIDATION = (15, 6)

@@ -4,9 +4,9 @@
 
 `clean` ends in its answer, between marks. `corrupted` is the prompt that the answer is exchanged
 against; it may carry a marked answer of its own, which is not read. Optional are `wrong`, a wrong
-answer, and `split`: train, validation or test, on every line or on none. Without it the lines are
-divided by a fixed draw, so that no line is both pruned on and tested on (in the reference's
-loader, the whole file is both).
+answer, and `split`: train, validation or test, on every line or on none. Without it the clean
+prompts are divided by a fixed draw, so that none is both pruned on and tested on (in the
+reference's loader, the whole file is both).
 
 A file is hostile until it has been read: every complaint names the file, the line and the remedy.
 """
@@ -55,7 +55,9 @@ def choose(path: Path, lines: list[Line], *, split: Split, n: int, seed: int) ->
     if n < 1:
         raise ValueError(f"ask for at least 1 example: got {n}")
     if lines[0].split is None:
-        chosen = [lines[i] for i in portion(range(len(lines)), split, at_least=0)]
+        prompts = list(dict.fromkeys(_prompt(line) for line in lines))
+        drawn = set(portion(prompts, split, at_least=0))
+        chosen = [line for line in lines if _prompt(line) in drawn]
     else:
         chosen = [line for line in lines if line.split == split]
     if not chosen:
@@ -70,12 +72,13 @@ def choose(path: Path, lines: list[Line], *, split: Split, n: int, seed: int) ->
     return chosen
 
 
+def _prompt(line: Line) -> str:
+    return line.pair.clean[0]
+
+
 def read(path: Path) -> Iterator[Line]:
     """The lines of a file, checked; empty ones are passed over."""
-    if not path.is_file():
-        raise ValueError(f"{path} is no file: give a .jsonl file of prompt pairs")
-    if (size := path.stat().st_size) > LARGEST:
-        raise ValueError(f"{path} has {size} bytes, the most is {LARGEST}: split it")
+    require_readable(path)
     first: Line | None = None
     with path.open("rb") as file:
         number = 0
@@ -101,6 +104,14 @@ def read(path: Path) -> Iterator[Line]:
             yield line
     if first is None:
         raise ValueError(f"{path}, line 1: the file is empty: write one JSON object a line")
+
+
+def require_readable(path: Path) -> None:
+    """Raises `ValueError` for what is no file, or too large a one, before it is opened."""
+    if not path.is_file():
+        raise ValueError(f"{path} is no file: give a .jsonl file of prompt pairs")
+    if (size := path.stat().st_size) > LARGEST:
+        raise ValueError(f"{path} has {size} bytes, the most is {LARGEST}: split it")
 
 
 def parse(raw: bytes) -> Line:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from edgeprune_jax.circuits import Circuit
-from edgeprune_jax.evaluation import evaluate, random_circuits, teacher_logits
+from edgeprune_jax.evaluation import evaluate, random_circuits
 from edgeprune_jax.measures.completeness import completeness, knockout
 
 
@@ -16,10 +16,9 @@ def case(toy_case):
 @pytest.fixture(scope="module")
 def run(case, plain):
     data = plain.as_batch(case)
-    teacher = teacher_logits(case.model, case.params, data)
 
     def measured(circuit, **options):
-        return completeness(case.model, case.params, circuit, data, teacher, **options)
+        return completeness(case.model, case.params, circuit, data, **options)
 
     return measured
 

@@ -4,8 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from edgeprune_jax.circuits import Circuit
-from edgeprune_jax.evaluation import evaluate, random_circuits, teacher_logits
+from edgeprune_jax.circuits import Circuit, reachable
+from edgeprune_jax.evaluation import evaluate, random_circuits
 from edgeprune_jax.graph import Edges, Graph
 from edgeprune_jax.measures.curve import (
     FRACTIONS,
@@ -57,20 +57,23 @@ def test_weighted_edges_of_the_whole_graph_are_mibs_formula(graph):
 
 
 def test_weighted_edges_of_a_circuit_are_those_of_the_ungrouped_graph():
-    """Counted by name: groups spelled out head by head, embeddings called input."""
-    graph = Graph(2, 4, 2, ("tok_embeds", "pos_embeds"))
-    for circuit in random_circuits(graph, 40, 3, seed=0):
+    """Counted by name: groups spelled out head by head, dead heads dropped, one input."""
+    graph, dead = Graph(2, 4, 2, ("tok_embeds", "pos_embeds")), 0
+    for circuit in map(reachable, random_circuits(graph, 40, 8, seed=0)):
+        writing = {writer for writer, _ in circuit}
         edges = set()
         for writer, reader in circuit:
             source = "input" if writer in graph.embeddings else writer
             node, _, slot = reader.rpartition(".")
             if slot in ("k", "v"):
                 layer, group = node.split(".h")
-                for head in (0, 1):
-                    edges.add((source, f"{layer}.h{2 * int(group) + head}.{slot}"))
+                heads = {f"{layer}.h{2 * int(group) + head}" for head in (0, 1)}
+                dead += len(heads - writing)
+                edges |= {(source, f"{head}.{slot}") for head in heads & writing}
             else:
                 edges.add((source, reader))
         assert weighted_edges(circuit) == len(edges)
+    assert dead  # else the dropping was not tried
 
 
 @pytest.fixture(scope="module")
@@ -119,8 +122,7 @@ def test_a_curve_is_made_of_runs_of_its_circuits(case, plain):
     scores = Edges(
         jnp.asarray(np.random.default_rng(1).normal(size=case.graph.n_edges)), case.graph
     )
-    teacher = teacher_logits(case.model, case.params, data)
-    found = areas(case.model, case.params, scores, data, teacher)
+    found = areas(case.model, case.params, scores, data)
     for name, curve in orderings(scores).items():
         rows = evaluate(case.model, case.params, {str(i): one for i, one in enumerate(curve)}, data)
         of = {row: values["logit_difference"] for row, values in rows.items()}
@@ -137,7 +139,6 @@ def test_a_curve_is_made_of_runs_of_its_circuits(case, plain):
 
 def test_a_measure_that_the_data_lack_is_refused(case, plain):
     data = plain.as_batch(case)
-    teacher = teacher_logits(case.model, case.params, data)
     scores = Edges(jnp.arange(float(case.graph.n_edges)), case.graph)
     with pytest.raises(ValueError, match="have no probability_difference: got kl"):
-        areas(case.model, case.params, scores, data, teacher, measure="probability_difference")
+        areas(case.model, case.params, scores, data, measure="probability_difference")

@@ -8,7 +8,7 @@ import pytest
 
 from edgeprune_jax import circuit_json
 from edgeprune_jax.circuits import Circuit, from_names, mask
-from edgeprune_jax.evaluation import measure_masks, random_circuits, teacher_logits
+from edgeprune_jax.evaluation import measure_masks, random_circuits
 from edgeprune_jax.measures.minimality import greedily, minimality, one_by_one, removals
 from edgeprune_jax.models.load import load_model
 from tracr_models.domain import full_domain
@@ -20,16 +20,15 @@ PROGRAM = Path(str(resources.files("tracr_models"))) / "xproportion"
 def program():
     """The compiled program, its domain, the full model's outputs and the true circuit."""
     loaded, data = load_model(PROGRAM), full_domain(PROGRAM)
-    teacher = teacher_logits(loaded.model, loaded.params, data)
-    return loaded, data, teacher, circuit_json.load(PROGRAM / "truth_zero_decoded.json")
+    return loaded, data, circuit_json.load(PROGRAM / "truth_zero_decoded.json")
 
 
 def test_every_edge_of_the_truth_is_needed_and_no_other(program):
-    loaded, data, teacher, truth = program
+    loaded, data, truth = program
     larger = truth | random_circuits(truth.graph, 12, 1, seed=0)[0]
     assert len(larger) > len(truth) + 4
     found = minimality(
-        loaded.model, loaded.params, larger, data, teacher, ablation="zero", tolerance=1e-6
+        loaded.model, loaded.params, larger, data, ablation="zero", tolerance=1e-6
     )
     needed = [edge for edge in found["one_by_one"]["edges"] if edge[2] > 1e-6]
     assert {tuple(edge[:2]) for edge in needed} == set(truth)
@@ -46,19 +45,18 @@ def case(toy_case):
 @pytest.fixture(scope="module")
 def toy(case, plain):
     data = plain.as_batch(case)
-    teacher = teacher_logits(case.model, case.params, data)
     circuit = Circuit(case.graph, np.random.default_rng(2).random(case.graph.n_edges) < 0.7)
-    return circuit, data, teacher, removals(case.model, case.params, circuit, data, teacher)
+    return circuit, data, removals(case.model, case.params, circuit, data)
 
 
 def test_a_rise_is_the_difference_of_two_runs(case, toy):
-    circuit, data, teacher, remove = toy
+    circuit, data, remove = toy
     indices = np.flatnonzero(circuit.kept)
     cut = np.tile(circuit.kept, (len(indices), 1))
     cut[np.arange(len(indices)), indices] = False
     masks = [mask(Circuit(case.graph, row)) for row in (circuit.kept, *cut)]
     base, *others = (
-        one["kl"].mean() for one in measure_masks(case.model, case.params, masks, data, teacher)
+        one["kl"].mean() for one in measure_masks(case.model, case.params, masks, data)
     )
     found = one_by_one(circuit, remove, ablation="interchange")
     np.testing.assert_allclose(found, np.array(others) - base, atol=1e-5)
@@ -66,7 +64,7 @@ def test_a_rise_is_the_difference_of_two_runs(case, toy):
 
 
 def test_an_edge_on_no_path_is_not_run_and_changes_nothing(case, toy):
-    graph, remove = case.graph, toy[3]
+    graph, remove = case.graph, toy[2]
     circuit = from_names(graph, [("tok_embeds", "resid_post"), ("tok_embeds", "a0.h0.q")])
     by_interchange = one_by_one(circuit, remove, ablation="interchange")
     run_all = one_by_one(circuit, remove, ablation="zero")  # of the same runs, none left out
@@ -78,7 +76,7 @@ def test_an_edge_on_no_path_is_not_run_and_changes_nothing(case, toy):
 @pytest.mark.parametrize("tolerance", [0.0, 0.02, 0.3, 1e9])
 def test_greedy_removal_is_that_of_single_edges_and_keeps_its_promise(toy, tolerance):
     """Each edge left was refused when everything before it in the order had been decided."""
-    circuit, _, _, remove = toy
+    circuit, _, remove = toy
     order = np.random.default_rng(3).permutation(np.flatnonzero(circuit.kept))
     left = greedily(circuit, remove, order, tolerance=tolerance)
     limit = remove.divergence(circuit.kept) + tolerance

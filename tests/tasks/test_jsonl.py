@@ -68,6 +68,16 @@ def test_lines_without_a_split_fall_to_one_split_each(make):
     assert few == make(*lines, n=4, seed=1).batch.valid.sum(1).tolist()
 
 
+def test_lines_with_one_prompt_fall_to_one_split(make):
+    lines = [line(clean=f"the{' and' * i} cat<predict> dog</predict>",
+                  corrupted=f"the{' and' * i} {other}")
+             for i in range(20) for other in ("cow", "dog", "red")]  # fmt: skip
+    found = [make(*lines, split=split).batch.valid.sum(1).tolist() for split in SPLITS]
+    for lengths in found:
+        assert sorted(lengths) == sorted(3 * list(set(lengths)))
+    assert sorted(sum(found, [])) == sorted(3 * list(range(2, 22)))
+
+
 def test_pairs_that_do_not_line_up_are_left_out_and_named(make):
     made = make(line(split="train"), line(corrupted="the cow", split="train"))
     assert len(made.batch) == 1 and made.left_out == 1
