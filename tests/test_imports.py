@@ -13,26 +13,31 @@ LEVELS = (
     """sharding""",
     """graph stream objectives hard_examples atomic provenance
        tasks.batch tasks.words tasks.splits measures.bootstrap
-       models.layers models.stored models.tokenizer models.gguf_file""",
+       models.layers models.stored models.tokenizer models.gguf_file
+       plan.hlo plan.topology plan.h100""",
     """gates circuits segment ablation tasks.prompts tasks.buckets measures.ordered
-       models.loaded models.gpt2 models.llama report.curves""",
+       models.loaded models.gpt2 models.llama report.curves
+       plan.loops plan.roofline plan.request plan.products plan.traffic""",
     """engine cost estimators circuit_json tasks.alignment
        tasks.ioi tasks.greater_than tasks.gendered_pronoun tasks.boolean tasks.docstring
        tasks.induction tasks.arithmetic tasks.multiple_choice
-       models.tracr models.gguf models.huggingface_config report.layout report.tables""",
+       models.tracr models.gguf models.huggingface_config report.layout report.tables
+       plan.messages plan.process""",
     """settings evaluation baselines.eap tasks.jsonl models.huggingface
        measures.minimality report.routes report.page""",
-    """pruning tasks.make models.load measures.details measures.curve report.draw""",
-    """checkpoints full_model tasks.cache measures.completeness""",
-    """run report.run measures.judge""",
-    """tracr_models.programs tracr_models.domain tracr_models.live
+    """pruning tasks.make models.load measures.details measures.curve report.draw
+       plan.count plan.named plan.make""",
+    """checkpoints full_model tasks.cache measures.completeness plan.exact""",
+    """run report.run measures.judge plan.program""",
+    """plan.child
+       tracr_models.programs tracr_models.domain tracr_models.live
        tracr_models.stored_truth""",
     """tracr_models.entry tracr_models.judge tracr_models.polish""",
     """tracr_models.compile tracr_models.certificate""",
     """tracr_models.store tracr_models.ground_truth""",
     """tracr_models.recovery tracr_models.table""",
     """cli.inputs cli.progress cli.dry_run""",
-    """cli.prune cli.compare cli.draw cli.tracr""",
+    """cli.prune cli.compare cli.draw cli.tracr cli.plan""",
     """cli.evaluate""",
     """cli.main""",
     """__main__""",

@@ -11,13 +11,14 @@ from typing import Annotated, Any
 import jax
 import tyro
 
-from edgeprune_jax.cli import compare, draw, evaluate, prune, tracr
+from edgeprune_jax.cli import compare, draw, evaluate, plan, prune, tracr
 
 COMMANDS: dict[type, Callable[[Any], int]] = {
     prune.Prune: prune.run,
     evaluate.Evaluate: evaluate.run,
     compare.Compare: compare.run,
     draw.Draw: draw.run,
+    plan.Plan: plan.run,
     tracr.Tracr: tracr.run,
 }
 Command = (
@@ -25,6 +26,7 @@ Command = (
     | Annotated[evaluate.Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[compare.Compare, tyro.conf.subcommand("compare")]
     | Annotated[draw.Draw, tyro.conf.subcommand("draw")]
+    | Annotated[plan.Plan, tyro.conf.subcommand("plan")]
     | Annotated[tracr.Tracr, tyro.conf.subcommand("tracr")]
 )
 

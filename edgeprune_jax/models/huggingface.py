@@ -4,6 +4,7 @@ Only safetensors are read, tensor by tensor: the older `.bin` files are pickles,
 runs what it likes.
 """
 
+import dataclasses
 import json
 import re
 from collections.abc import Callable
@@ -45,16 +46,7 @@ FAMILIES = MappingProxyType(
 
 def load(folder: Path, *, dtype: str = "float32", name: str | None = None) -> Loaded:
     """Loads a folder. Raises `ValueError`, naming the file and the field, where it cannot."""
-    path = folder / "config.json"
-    settings = read_json(path)
-    kind = settings.get("model_type")
-    if kind not in list(FAMILIES):  # a list, because what JSON holds need not be hashable
-        raise ValueError(f"{path}: model_type must be among {', '.join(FAMILIES)}: got {kind!r}")
-    family = FAMILIES[kind]
-    try:
-        config = family.config(settings)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+    family, config = read_config(folder / "config.json")
     files, words = weight_files(folder), tokenizer.from_folder(folder)
     params = _read(files, family, config, dtype, str(folder))
     return Loaded(
@@ -65,6 +57,23 @@ def load(folder: Path, *, dtype: str = "float32", name: str | None = None) -> Lo
         name or folder.resolve().name,
         stored.digest(files),
     )
+
+
+def read_config(path: Path, *, layers: int | None = None) -> tuple[Family, Any]:
+    """The family of a `config.json` and the shape it gives, of `layers` layers where given.
+
+    Raises `ValueError`, naming the file and the field, for what is not supported.
+    """
+    settings = read_json(path)
+    kind = settings.get("model_type")
+    if kind not in list(FAMILIES):  # a list, because what JSON holds need not be hashable
+        raise ValueError(f"{path}: model_type must be among {', '.join(FAMILIES)}: got {kind!r}")
+    family = FAMILIES[kind]
+    try:
+        config = family.config(settings)
+        return family, config if layers is None else dataclasses.replace(config, layers=layers)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def download(name: str) -> Path:

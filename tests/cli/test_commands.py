@@ -1,4 +1,4 @@
-"""The five commands do their work, resume it, and refuse bad input in one line."""
+"""The commands do their work, resume it, and refuse bad input in one line."""
 
 import dataclasses
 import json
