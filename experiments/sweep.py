@@ -79,7 +79,7 @@ class Run(NamedTuple):
 def planned(options: Sweep, task: str) -> dict[str, Run]:
     """Names and settings of a task's runs."""
     return {
-        f"{task}-{target}-{examples}-seed{seed}": Run(
+        f"{label(task)}-{target}-{examples}-seed{seed}": Run(
             dataclasses.replace(options.config, target=target, seed=seed), examples
         )
         for target, examples, seed in itertools.product(
@@ -124,14 +124,19 @@ def eap_scores(options: Sweep, loaded: Loaded, task: str) -> Edges:
 
 
 def measure(options: Sweep, loaded: Loaded, task: str, runs: dict[str, Run]) -> None:
-    """Writes the circuits of a task's runs and a JSON for each size that has none."""
+    """Writes the circuits of a task's runs and a JSON for each size that has no such one."""
     circuits, scores = find_circuits(options, loaded, task, runs), None
+    n, seed = options.test_examples, options.seeds[0]
+    how = {
+        "task": task, "data": {"seed": seed, "n": n, "split": "test"},
+        "ablation": options.config.ablation, "random_circuits": options.random_circuits,
+        "eap_examples": options.eap_examples,
+    }  # fmt: skip
     for edges, named in sorted(circuits.items()):
-        path = options.results / f"{task}-{edges}.json"
-        if path.exists() and json.loads(path.read_text())["rows"].keys() >= named.keys():
+        path = options.results / f"{label(task)}-{edges}.json"
+        if path.exists() and measured_so(json.loads(path.read_text()), how, named):
             continue
         scores = scores or eap_scores(options, loaded, task)
-        n, seed = options.test_examples, options.seeds[0]
         test = find_data(loaded, task, split="test", n=n, seed=seed)
         measured = measure_circuits(
             loaded.model, loaded.params, {**named, "EAP": eap_circuit(scores, edges)}, test,
@@ -139,14 +144,22 @@ def measure(options: Sweep, loaded: Loaded, task: str, runs: dict[str, Run]) -> 
         )  # fmt: skip
         for name, circuit in named.items():
             circuit_json.save(circuit, options.results / f"{name}-{edges}.json")
-        record = origin(
-            loaded, task=task, data={"seed": seed, "n": len(test), "split": "test"},
-            ablation=options.config.ablation, command=sweep_results.command(),
-        ) | {
-            "edges": edges, "of": loaded.graph.n_edges, "random_circuits": options.random_circuits,
+        record = origin(loaded, command=sweep_results.command(), **how) | {
+            "edges": edges, "of": loaded.graph.n_edges, "prompts": len(test),
             "rows": table(measured), "details": details(measured, seed=seed),
         }  # fmt: skip
         atomic.write(path, json.dumps(record, indent=1) + "\n")
+
+
+def measured_so(record: dict, how: dict, named: dict[str, Circuit]) -> bool:
+    """Whether a record holds these circuits, measured as asked."""
+    same = all(record.get(key) == value for key, value in how.items())
+    return same and record["rows"].keys() >= named.keys()
+
+
+def label(task: str) -> str:
+    """A task in names of files: a file of one's own by its stem."""
+    return Path(task).stem if task.endswith(".jsonl") else task
 
 
 def run(options: Sweep, published: sweep_results.Published | None = None) -> None:
@@ -155,7 +168,7 @@ def run(options: Sweep, published: sweep_results.Published | None = None) -> Non
     loaded = find_model(options.model)
     for task in options.tasks:
         measure(options, loaded, task, planned(options, task))
-        sweep_results.write(options.results, task, published)
+        sweep_results.write(options.results, label(task), published)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ python experiments/sweep_results.py experiments/results/sweep_smollm2 ioi
 """
 
 import json
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -42,8 +43,7 @@ def command() -> str:
 def read(folder: Path, task: str) -> list[dict]:
     """The records of a task, from the sparsest to the densest."""
     found = [json.loads(path.read_text()) for path in folder.glob(f"{task}-[0-9]*.json")]
-    records = [one for one in found if "rows" in one and one["task"] == task]
-    return sorted(records, key=lambda one: one["edges"])
+    return sorted((one for one in found if "rows" in one), key=lambda one: one["edges"])
 
 
 def compared(records: list[dict]) -> Table:
@@ -70,22 +70,24 @@ def curves(records: list[dict], *, title: str, published: Published | None = Non
     measure = next(name for name in TASK_MEASURES if name in records[0]["rows"]["full"])
     kept = [100 * one["edges"] / one["of"] for one in records]
     ours = sorted({name for one in records for name in one["rows"]} - set(CONTROLS))
+    whose = lines(records, ours) | {one: [one] for one in ("EAP", "best random")}
 
     def panel(name, *, log, levels):
-        lines = []
-        for circuit in (*ours, "EAP", "best random"):
+        drawn = []
+        for line, circuits in whose.items():
             points = [
                 (x, one["rows"][circuit][name])
                 for x, one in zip(kept, records, strict=True)
+                for circuit in circuits
                 if circuit in one["rows"]
             ]
-            lines.append(Series(circuit, *zip(*points, strict=True)))
+            drawn.append(Series(line, *zip(*points, strict=True)))
         if published and name == published.measure:
             sparsities, kls = zip(*published.points, strict=True)
-            lines.append(Series("paper, GPT-2", [100 - x for x in sparsities], kls))
+            drawn.append(Series("paper, GPT-2", [100 - x for x in sparsities], kls))
         for level in levels:
-            lines.append(Series(level, kept, [records[0]["rows"][level][name]] * len(kept), True))
-        return Panel(MEASURES[name], lines, log=log)
+            drawn.append(Series(level, kept, [records[0]["rows"][level][name]] * len(kept), True))
+        return Panel(MEASURES[name], drawn, log=log)
 
     return plot(
         [
@@ -94,6 +96,19 @@ def curves(records: list[dict], *, title: str, published: Published | None = Non
         ],
         x_label="edges kept, %", title=title, log_x=True,
     )  # fmt: skip
+
+
+def lines(records: list[dict], circuits: list[str]) -> dict[str, list[str]]:
+    """The circuits of each line: those of one run, or of runs that differ in their target alone.
+
+    A run that gave one size only is one point; its line is that of the same settings.
+    """
+    found: dict[str, list[str]] = {}
+    for name in circuits:
+        several = sum(name in one["rows"] for one in records) > 1
+        line = name if several else re.sub(r"-0\.\d+-", "-", name, count=1)
+        found.setdefault(line, []).append(name)
+    return found
 
 
 def write(folder: Path, task: str, published: Published | None = None) -> None:

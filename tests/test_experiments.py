@@ -1,5 +1,6 @@
 """The paper's experiments run: two steps each, on a random GPT-2 in the format of the hub."""
 
+import importlib
 import json
 import re
 import runpy
@@ -122,6 +123,22 @@ def test_one_run_gives_circuits_of_several_sizes_and_is_not_repeated(checkpoint,
     before = {path: path.stat().st_mtime_ns for path in results.glob("*.json")}
     run(script, name, checkpoint, *sizes)
     assert before == {path: path.stat().st_mtime_ns for path in results.glob("*.json")}
+    run(script, name, checkpoint, *sizes, "--random-circuits", "3")  # asked otherwise: again
+    for edges in records:
+        found = json.loads((results / f"gendered-pronoun-{edges}.json").read_text())
+        assert found["random_circuits"] == 3
+
+
+def test_runs_towards_several_targets_are_one_line_of_the_plot(script):
+    sweep_results = importlib.import_module("sweep_results")
+    runs = [f"ioi-{target}-8-seed{seed}" for target in (0.5, 0.95) for seed in (0, 1)]
+    one_size = [{"rows": {name: {}}} for name in runs]
+    assert sweep_results.lines(one_size, runs) == {
+        f"ioi-8-seed{seed}": [f"ioi-{target}-8-seed{seed}" for target in (0.5, 0.95)]
+        for seed in (0, 1)
+    }
+    several_sizes = [{"rows": dict.fromkeys(runs)}] * 3
+    assert sweep_results.lines(several_sizes, runs) == {name: [name] for name in runs}
 
 
 def no_constant(name):
