@@ -41,7 +41,7 @@ class Experiment:
 def main() -> None:
     options = tyro.cli(Experiment)
     loaded = find_model("smollm2-135m")
-    data = find_data(loaded, "ioi", split="test", n=options.examples, seed=0)
+    data = find_data(loaded, "ioi", split="test", n=options.examples, seed=0).batch
     teacher = teacher_logits(loaded.model, loaded.params, data)
     graph = loaded.graph
     masks = {

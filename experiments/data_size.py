@@ -38,7 +38,7 @@ def step_seconds(options: sweep.Sweep, loaded: Loaded) -> dict[str, dict[str, fl
     config = dataclasses.replace(options.config, steps=WARM + TIMED)
     model, params, running = loaded.model, loaded.params, {}
     for n in options.examples:
-        data = find_data(loaded, options.tasks[0], split="train", n=n, seed=options.seeds[0])
+        data = find_data(loaded, options.tasks[0], split="train", n=n, seed=options.seeds[0]).batch
 
         def start(teacher, data=data):
             first = init(loaded.graph, config, examples=len(data))

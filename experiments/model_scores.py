@@ -36,7 +36,7 @@ def main(options: Options) -> None:
     loaded = find_model(options.model)
     rows = {}
     for name in TASKS:
-        data = find_data(loaded, name, split="test", n=options.examples, seed=0)
+        data = find_data(loaded, name, split="test", n=options.examples, seed=0).batch
         means, doubt = score_model(loaded.model, loaded.params, data)
         rows[name] = {"prompts": len(data), "doubt": doubt, **means}
         print(name, json.dumps(rows[name]), flush=True)

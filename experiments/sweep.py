@@ -95,7 +95,7 @@ def find_circuits(
     found: dict[int, dict[str, Circuit]] = defaultdict(dict)
     sizes = [round((1 - s) * loaded.graph.n_edges) for s in options.sparsities] or [None]
     for name, (config, examples) in runs.items():
-        train = find_data(loaded, task, split="train", n=examples, seed=config.seed)
+        train = find_data(loaded, task, split="train", n=examples, seed=config.seed).batch
         said = {
             "task": task,
             "data": {"seed": config.seed, "n_train": len(train), "split": "train"},
@@ -119,7 +119,7 @@ def find_circuits(
 
 def eap_scores(options: Sweep, loaded: Loaded, task: str) -> Edges:
     n, seed = options.eap_examples, options.seeds[0]
-    data = find_data(loaded, task, split="train", n=n, seed=seed)
+    data = find_data(loaded, task, split="train", n=n, seed=seed).batch
     return eap(loaded.model, loaded.params, loaded.graph, data, ablation=options.config.ablation)
 
 
@@ -137,7 +137,7 @@ def measure(options: Sweep, loaded: Loaded, task: str, runs: dict[str, Run]) -> 
         if path.exists() and measured_so(json.loads(path.read_text()), how, named):
             continue
         scores = scores or eap_scores(options, loaded, task)
-        test = find_data(loaded, task, split="test", n=n, seed=seed)
+        test = find_data(loaded, task, split="test", n=n, seed=seed).batch
         measured = measure_circuits(
             loaded.model, loaded.params, {**named, "EAP": eap_circuit(scores, edges)}, test,
             ablation=options.config.ablation, n_random=options.random_circuits, seed=seed,

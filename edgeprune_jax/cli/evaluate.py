@@ -64,11 +64,12 @@ def run(options: Evaluate) -> int:
     def data(split, n):
         return find_data(loaded, task, split=split, n=n, seed=options.data_seed)
 
-    test = data(options.split, options.examples)
+    made = data(options.split, options.examples)
+    test = made.batch
     with Console(quiet=options.json).status(f"{len(test)} prompts through {loaded.name}"):
         scores = None
         if options.eap or options.full:
-            train = data("train", EAP_EXAMPLES)
+            train = data("train", EAP_EXAMPLES).batch
             scores = eap(loaded.model, loaded.params, loaded.graph, train, ablation=ablation)
         if options.eap and scores is not None:
             circuits["EAP"] = eap_circuit(scores, len(first))
@@ -87,7 +88,7 @@ def run(options: Evaluate) -> int:
     if options.json:
         found = {
             "model": loaded.name, "task": task, "split": options.split, "examples": len(test),
-            "ablation": ablation, "rows": rows, "details": behind,
+            "left_out": made.left_out, "ablation": ablation, "rows": rows, "details": behind,
         }  # fmt: skip
         further = {} if judged is None else {"judged": judged}
         print(json.dumps(found | further, allow_nan=False))

@@ -6,12 +6,13 @@ import warnings
 from pathlib import Path
 
 import jax
+import numpy as np
 
 from edgeprune_jax import circuit_json, provenance
 from edgeprune_jax.circuits import Circuit
 from edgeprune_jax.models.load import load_model
 from edgeprune_jax.models.loaded import Loaded
-from edgeprune_jax.tasks.batch import Batch
+from edgeprune_jax.tasks.alignment import Aligned
 from edgeprune_jax.tasks.cache import load_task
 from edgeprune_jax.tasks.splits import Split
 
@@ -29,8 +30,8 @@ def find_model(name: str) -> Loaded:
     return load_model(compiled(name) if name in PROGRAMS else name)
 
 
-def find_data(loaded: Loaded, task: str, *, split: Split, n: int, seed: int) -> Batch:
-    """Examples of a task for a model.
+def find_data(loaded: Loaded, task: str, *, split: Split, n: int, seed: int) -> Aligned:
+    """Examples of a task for a model, and what had to be left out, of which a warning tells.
 
     Raises `ValueError` for a task that the model lacks, and a seed that is out of range.
     """
@@ -41,7 +42,8 @@ def find_data(loaded: Loaded, task: str, *, split: Split, n: int, seed: int) -> 
 
         if loaded.program is None:
             raise ValueError(f"the task {DOMAIN!r} is that of compiled programs: got {loaded.name}")
-        return full_domain(loaded.program)
+        domain = full_domain(loaded.program)
+        return Aligned(domain, np.arange(len(domain)), 0, "")
     if loaded.tokenizer is None:
         raise ValueError(f"{loaded.name} has no tokenizer for the task {task!r}: use {DOMAIN!r}")
     made = load_task(task, loaded.tokenizer, split=split, n=n, seed=seed)
@@ -51,7 +53,7 @@ def find_data(loaded: Loaded, task: str, *, split: Split, n: int, seed: int) -> 
             f"out: {made.example}",
             stacklevel=2,
         )
-    return made.batch
+    return made
 
 
 def read_circuit(path: Path, model: str | None) -> tuple[Circuit, Loaded]:

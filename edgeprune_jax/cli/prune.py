@@ -86,7 +86,8 @@ def with_preset(arguments: list[str]) -> list[str]:
 def run(options: Prune) -> int:
     loaded = find_model(options.model)
     sizes = {"n": options.examples, "seed": options.data_seed}
-    train = find_data(loaded, options.task, split="train", **sizes)
+    found = find_data(loaded, options.task, split="train", **sizes)
+    train = found.batch
     if options.edges is not None and not 1 <= options.edges <= loaded.graph.n_edges:
         raise ValueError(
             f"--edges must be between 1 and {loaded.graph.n_edges}, those of {loaded.name}: "
@@ -98,14 +99,17 @@ def run(options: Prune) -> int:
     test = None  # read before any work, so that a file without test prompts is refused now
     if options.test_examples:
         sizes["n"] = options.test_examples
-        test = find_data(loaded, options.task, split="test", **sizes)
+        test = find_data(loaded, options.task, split="test", **sizes).batch
     settings = dataclasses.asdict(options.config)
     identity = {
         "model": {"name": loaded.name, "digest": loaded.digest},
         "task": options.task,
-        "data": {"seed": options.data_seed, "n_train": len(train), "split": "train"},
+        "data": {
+            "seed": options.data_seed, "n_train": len(train), "left_out": found.left_out,
+            "split": "train",
+        },
         "settings": settings,
-    }
+    }  # fmt: skip
     claim(options.out, identity)
     console = Console(quiet=options.json)
     console.print(f"{options.task} in {loaded.name}: {options.out}")

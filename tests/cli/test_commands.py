@@ -225,7 +225,7 @@ def test_the_domain_of_a_folder_is_its_own_whatever_it_is_called(name, tmp_path)
     config = json.loads((folder / "config.json").read_text())
     config["name"], config["domain"]["shortest"] = name, 1
     (folder / "config.json").write_text(json.dumps(config))
-    data = find_data(find_model(str(folder)), "domain", split="test", n=5, seed=0)
+    data = find_data(find_model(str(folder)), "domain", split="test", n=5, seed=0).batch
     assert len(data) == 3 + 9 + 27
     assert sorted(np.unique(data.valid.sum(-1))) == [2, 3, 4]
 

@@ -266,3 +266,5 @@ def test_a_run_says_first_what_the_model_can_do(model, tmp_path, capsys, monkeyp
     assert len(notes) == 3 and notes[2] == "edgeprune: pruning"
     assert "1 of 2 train prompt pairs are left out" in notes[0] and "line 2" in notes[0]
     assert "the model prefers the right answer to the wrong one in 0% of prompts" in notes[1]
+    said = json.loads((tmp_path / "run" / "run.json").read_text())["data"]
+    assert (said["n_train"], said["left_out"]) == (1, 1)
