@@ -160,7 +160,7 @@ def reachable(circuit: Circuit) -> Circuit:
     writes a constant, such as an MLP's bias, and that constant can matter.
     """
     graph = circuit.graph
-    fed, heard = _fed_writers(circuit), _heard_readers(circuit)
+    fed, heard = _fed_writers(circuit), heard_readers(circuit)
     writers, readers = circuit.ends()
     kept = np.zeros(graph.n_edges, bool)
     kept[np.flatnonzero(circuit.kept)] = fed[writers] & heard[readers]
@@ -185,7 +185,7 @@ def _fed_writers(circuit: Circuit) -> np.ndarray:
     return fed
 
 
-def _heard_readers(circuit: Circuit) -> np.ndarray:
+def heard_readers(circuit: Circuit) -> np.ndarray:
     """Whether each reader leads to the output: it is the last, or its node writes to one."""
     graph = circuit.graph
     heard = np.zeros(graph.n_readers, bool)

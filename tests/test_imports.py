@@ -18,7 +18,7 @@ LEVELS = (
     """gates circuits segment ablation tasks.prompts tasks.buckets measures.ordered
        models.loaded models.gpt2 models.llama report.curves
        plan.loops plan.roofline plan.request plan.products plan.traffic""",
-    """engine cost estimators circuit_json tasks.alignment
+    """engine cost estimators circuit_json tasks.alignment baselines.metrics
        tasks.ioi tasks.greater_than tasks.gendered_pronoun tasks.boolean tasks.docstring
        tasks.induction tasks.arithmetic tasks.multiple_choice
        models.tracr models.gguf models.huggingface_config report.layout report.tables
@@ -26,8 +26,9 @@ LEVELS = (
     """settings evaluation baselines.eap tasks.jsonl models.huggingface
        measures.minimality report.routes report.page""",
     """pruning tasks.make models.load measures.details measures.curve report.draw
-       plan.count plan.named plan.make""",
-    """checkpoints full_model tasks.cache measures.completeness plan.exact""",
+       plan.count plan.named plan.make
+       baselines.patching baselines.integrated baselines.controls""",
+    """checkpoints full_model tasks.cache measures.completeness plan.exact baselines.acdc""",
     """run report.run measures.judge plan.program""",
     """plan.child
        tracr_models.programs tracr_models.domain tracr_models.live

@@ -2,40 +2,29 @@
 
 d metric / d m_wr at m = 1 is, to first order, how much larger the metric is when edge w -> r is
 kept than when it is patched (Syed et al. 2023). One masked pass and its gradient score all edges.
+
+Axes: B examples, E edges.
 """
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from functools import partial
 from typing import SupportsIndex
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from edgeprune_jax.ablation import settle
+from edgeprune_jax.ablation import ablated_writes, settle
+from edgeprune_jax.baselines.metrics import FLAT_AT_THE_MODEL, METRICS, check_metric
 from edgeprune_jax.circuits import Circuit, from_scores
 from edgeprune_jax.engine import masked_forward
 from edgeprune_jax.graph import Edges, Graph, full
-from edgeprune_jax.measures.ordered import choice_logits, probability_difference
-from edgeprune_jax.objectives import mean_scored
-from edgeprune_jax.stream import Model, Writes
+from edgeprune_jax.stream import Model, Writes, plain_forward
 from edgeprune_jax.tasks.batch import Batch, parts, take
 
-
-def answer_score(logits: Float[Array, "B A V"], batch: Batch) -> Float[Array, " B"]:
-    """The metric: the target's logit minus the foil's, or its log-probability without a foil.
-
-    With ordered choices it is their probability difference.
-    """
-    if batch.choices is not None:
-        return probability_difference(choice_logits(logits, batch), batch.pivots)
-
-    def of(values, tokens):
-        return jnp.take_along_axis(values, jnp.maximum(tokens, 0)[..., None], axis=-1)[..., 0]
-
-    logits = logits.astype(jnp.float32)
-    difference = of(logits, batch.targets) - of(logits, batch.foils)
-    log_probability = of(jax.nn.log_softmax(logits), batch.targets)
-    return mean_scored(jnp.where(batch.foils >= 0, difference, log_probability), batch.scored)
+SIGNS = ("absolute", "signed")
+# One compiled function for all calls of a model: making it anew each time would compile anew.
+_ablated = jax.jit(ablated_writes, static_argnames=("model", "ablation"))
 
 
 def eap(
@@ -44,41 +33,94 @@ def eap(
     graph: Graph,
     data: Batch,
     *,
+    metric: str = "answer",
     ablation: str = "interchange",
     batch_size: int = 8,
 ) -> Edges:
-    """Each edge's effect on the answer, with its sign, averaged over the data.
+    """Each edge's effect on the metric, with its sign, averaged over the data.
 
     EAP keeps the largest of either sign: the absolute value comes after the average, as published
-    (`eap_circuit`). Examples beyond the last full batch are used too.
+    (`ranked`). Examples beyond the last full batch are used too. Raises `ValueError` for a
+    metric that the data lack, or that has no gradient at the full model, as KL has none.
     """
-    gradient = make_gradient(model, graph, settle(model, params, data, ablation))
+    check_metric(metric, data, n_outputs(model, params, data))
+    if metric in FLAT_AT_THE_MODEL:
+        raise ValueError(f"metric {metric!r} has no gradient at the full model: eap needs another")
     scores = jnp.zeros(graph.n_edges)
-    for chosen, count in parts(len(data), batch_size):
-        weight = (jnp.arange(batch_size) < count).astype(jnp.float32)
-        scores = scores + gradient(params, take(data, chosen), weight)
+    for batch, cut, weight in weighted(model, params, data, ablation, batch_size):
+        scores = scores + mask_gradient(model, graph, metric, params, batch, cut, weight)
     return Edges(scores / len(data), graph)
+
+
+@partial(jax.jit, static_argnames=("model", "graph", "metric"))
+def mask_gradient(
+    model: Model,
+    graph: Graph,
+    metric: str,
+    params: PyTree,
+    batch: Batch,
+    cut: Writes,
+    weight: Float[Array, " B"],
+    teacher: Float[Array, "B A V"] | None = None,
+    at: Edges | None = None,
+) -> Float[Array, " E"]:
+    """The weighted sum over examples of the metric's derivatives, at a mask of ones or another.
+
+    `teacher` holds the full model's logits, for metrics that compare with it.
+    """
+
+    def total(mask: Edges) -> Float[Array, ""]:
+        return metric_of_mask(model, metric, params, mask, batch, cut, teacher) @ weight
+
+    return jax.grad(total)(full(graph, 1.0) if at is None else at).values
+
+
+def metric_of_mask(
+    model: Model,
+    metric: str,
+    params: PyTree,
+    mask: Edges,
+    batch: Batch,
+    cut: Writes,
+    teacher: Float[Array, "B A V"] | None,
+) -> Float[Array, " B"]:
+    """The metric of each example when edges are masked; `cut` is what cut edges carry."""
+    logits = masked_forward(
+        model, params, batch.tokens, mask, ablation=cut, valid=batch.valid,
+        positions=batch.positions,
+    )  # fmt: skip
+    return METRICS[metric](teacher, logits, batch)
+
+
+def weighted(
+    model: Model, params: PyTree, data: Batch, ablation: str, batch_size: int
+) -> Iterator[tuple[Batch, Writes, Float[Array, " B"]]]:
+    """Batches of one shape, what their cut edges carry, and 1 for each example that counts."""
+    settled = settle(model, params, data, ablation)
+    size = min(batch_size, len(data))
+    for chosen, count in parts(len(data), size):
+        batch, cut = take(data, chosen), settled
+        if isinstance(cut, str):
+            cut = _ablated(model, params, batch.corrupted, cut, valid=batch.valid)
+        yield batch, cut, (jnp.arange(size) < count).astype(jnp.float32)
+
+
+def n_outputs(model: Model, params: PyTree, data: Batch) -> int:
+    """The width of the model's output, 1 where it is a number."""
+    one = data.tokens[:1]
+    return jax.eval_shape(partial(plain_forward, model), params, one).shape[-1]
+
+
+def ranked(scores: Edges, sign: str) -> Edges:
+    """The scores by which edges are kept: as they are, or their sizes.
+
+    Raises `ValueError` for another sign convention than `signed` and `absolute`.
+    """
+    if sign not in SIGNS:
+        raise ValueError(f"sign must be one of {', '.join(SIGNS)}: got {sign!r}")
+    return Edges(jnp.abs(scores.values), scores.graph) if sign == "absolute" else scores
 
 
 def eap_circuit(scores: Edges, keep: SupportsIndex) -> Circuit:
     """The circuit of the `keep` largest effects, whatever their signs."""
-    return from_scores(Edges(jnp.abs(scores.values), scores.graph), keep)
-
-
-def make_gradient(model: Model, graph: Graph, ablation: str | Writes) -> Callable:
-    """A jitted function (params, batch, weight "B") -> "E": the weighted sum of examples' effects.
-
-    `ablation` is settled. An effect keeps its sign.
-    """
-
-    def total(mask, params, batch, weight):
-        logits = masked_forward(
-            model, params, batch.tokens, mask, corrupted_tokens=batch.corrupted,
-            ablation=ablation, valid=batch.valid, positions=batch.positions,
-        )  # fmt: skip
-        return jnp.sum(answer_score(logits, batch) * weight)
-
-    def gradient(params, batch, weight):
-        return jax.grad(total)(full(graph, 1.0), params, batch, weight).values
-
-    return jax.jit(gradient)
+    return from_scores(ranked(scores, "absolute"), keep)

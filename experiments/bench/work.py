@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from edgeprune_jax import cost
-from edgeprune_jax.baselines.eap import make_gradient
+from edgeprune_jax.ablation import ablated_writes
+from edgeprune_jax.baselines.eap import mask_gradient
 from edgeprune_jax.engine import masked_forward
 from edgeprune_jax.graph import Edges, Graph
 from edgeprune_jax.models import gpt2, llama
@@ -133,8 +134,12 @@ def masked(built: Built, work: Work) -> Compiled:
 def eap(built: Built) -> Compiled:
     """The scores of all edges on one batch."""
     weight = jnp.ones(built.shapes.batch)
-    gradient = make_gradient(built.model, built.graph, "interchange")
-    return compiled(gradient, built.params, built.batch, weight)
+
+    def scores(params, batch, weight):
+        cut = ablated_writes(built.model, params, batch.corrupted, valid=batch.valid)
+        return mask_gradient(built.model, built.graph, "answer", params, batch, cut, weight)
+
+    return compiled(jax.jit(scores), built.params, built.batch, weight)
 
 
 def step(built: Built, work: Work) -> Compiled:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from edgeprune_jax.baselines.eap import answer_score
+from edgeprune_jax.baselines.metrics import answer_score
 from edgeprune_jax.evaluation import measures, summarise
 from edgeprune_jax.measures.ordered import kendall_tau, probability_difference
 from edgeprune_jax.tasks.batch import Batch

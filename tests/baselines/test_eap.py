@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from edgeprune_jax.baselines.eap import answer_score, eap, eap_circuit
+from edgeprune_jax.baselines.eap import eap, eap_circuit
+from edgeprune_jax.baselines.metrics import answer_score
 from edgeprune_jax.graph import Edges
 
 
