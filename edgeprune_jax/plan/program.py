@@ -23,6 +23,15 @@ from edgeprune_jax.tasks.batch import Batch
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
+def lower(shape: Shape, request: Request, mesh: Mesh) -> tuple[Any, tuple[Any, ...]]:
+    """The step before it is compiled, and its inputs as placed shapes."""
+    config = dataclasses.replace(PAPER, batch_size=request.batch, outbox_dtype=request.dtype)
+    step = make_step(shape.model, config)
+    given = inputs(shape, config, request, mesh)
+    with jax.set_mesh(mesh):
+        return step.func.lower(*step.args, *given, None), given
+
+
 def inputs(shape: Shape, config: PruneConfig, request: Request, mesh: Mesh) -> tuple[Any, ...]:
     """State, weights, batch and the teacher's logits as shapes with their places on the mesh."""
     examples, tokens, answers = request.batch, request.length, request.answers
@@ -52,9 +61,8 @@ def compile_step(request: Request, devices: Any) -> dict:
     """
     topology = find_topology(request.topology)
     shape = read_shape(request.model, dtype=request.dtype, layers=request.layers)
-    config = dataclasses.replace(PAPER, batch_size=request.batch, outbox_dtype=request.dtype)
     mesh = sharding.make_mesh(request.mesh, devices)
-    state, params, batch, teacher = inputs(shape, config, request, mesh)
+    lowered, (state, params, batch, teacher) = lower(shape, request, mesh)
     exact = exact_flops(shape, request)
     found: dict = {
         "devices": topology.devices,
@@ -65,9 +73,6 @@ def compile_step(request: Request, devices: Any) -> dict:
         "outbox_bytes": _outbox(shape, request),
         "exact_flops": exact._asdict(),
     }
-    step = make_step(shape.model, config)
-    with jax.set_mesh(mesh):
-        lowered = step.func.lower(*step.args, state, params, batch, teacher, None)
     start = time.perf_counter()
     try:
         compiled = lowered.compile()
@@ -82,15 +87,12 @@ def compile_step(request: Request, devices: Any) -> dict:
             "compile_seconds": seconds, "message": " ".join(str(error).split())[:400],
         }  # fmt: skip
     seconds = time.perf_counter() - start
-    memory = compiled.memory_analysis()
-    temporary = memory.temp_size_in_bytes + memory.generated_code_size_in_bytes
-    new = memory.output_size_in_bytes - memory.alias_size_in_bytes
-    needed = memory.argument_size_in_bytes + new + temporary
+    needed = bytes_needed(compiled, request, shape)
     counts = count.count(hlo.parse(compiled.as_text()))
     return found | {
         "fits": needed <= topology.memory,
         "bytes_per_device": needed,
-        "temporary_bytes": temporary + new,
+        "temporary_bytes": needed - compiled.memory_analysis().argument_size_in_bytes,
         "flops_per_device": counts.flops,
         "bytes_accessed_per_device": counts.bytes_accessed,
         "collectives": {
@@ -100,6 +102,17 @@ def compile_step(request: Request, devices: Any) -> dict:
         "compile_seconds": seconds,
         "message": None,
     }
+
+
+def bytes_needed(compiled: Any, request: Request, shape: Shape) -> int:
+    """Bytes of one device that a compiled step takes, its inputs and its code included."""
+    memory = compiled.memory_analysis()
+    new = memory.output_size_in_bytes - memory.alias_size_in_bytes
+    held = memory.argument_size_in_bytes + memory.generated_code_size_in_bytes
+    # A CPU's library of matrix products copies the outbox for the mask's gradient, a product over
+    # its long axis, without telling XLA (134 MB were measured for one of 130).
+    scratch = _outbox(shape, request) if request.topology.startswith("cpu") else 0
+    return held + memory.temp_size_in_bytes + new + scratch
 
 
 def device_bytes(tree: PyTree) -> int:
