@@ -15,7 +15,7 @@ from edgeprune_jax.evaluation import distance, measure_circuits, table
 from edgeprune_jax.measures.details import details, overview
 from edgeprune_jax.measures.judge import judge, summary
 from edgeprune_jax.models.loaded import Loaded
-from edgeprune_jax.report.tables import comparison, to_rich
+from edgeprune_jax.report.tables import comparison, to_rich, turned
 from edgeprune_jax.tasks.batch import Batch
 from edgeprune_jax.tasks.splits import Split
 
@@ -43,8 +43,8 @@ class Evaluate:
     eap: bool = True
     """Whether to score EAP's circuit of equal size, found on 64 training prompts."""
     full: bool = False
-    """Judge the first circuit further: minimality, completeness, and CPR and CMD of EAP's scores.
-    Takes a masked pass of all prompts for each of its edges."""
+    """Judge the first circuit further: completeness, CPR and CMD of EAP's scores, and minimality,
+    which takes a masked pass of 32 prompts for each of its edges."""
     json: bool = False
     """Print one JSON object."""
 
@@ -66,7 +66,7 @@ def run(options: Evaluate) -> int:
 
     made = data(options.split, options.examples)
     test = made.batch
-    with Console(quiet=options.json).status(f"{len(test)} prompts through {loaded.name}"):
+    with Console(quiet=options.json).status(f"{len(test)} prompts through {loaded.name}") as status:
         scores = None
         if options.eap or options.full:
             train = data("train", EAP_EXAMPLES).batch
@@ -84,6 +84,7 @@ def run(options: Evaluate) -> int:
             judged = judge(
                 loaded.model, loaded.params, first, scores, test, ablation=ablation,
                 seed=options.data_seed,
+                on_edges=lambda done, of: status.update(f"{done} of {of} edges cut alone"),
             )  # fmt: skip
     if options.json:
         found = {
@@ -94,13 +95,22 @@ def run(options: Evaluate) -> int:
         print(json.dumps(found | further, allow_nan=False))
     else:
         title = f"{len(test)} {options.split} prompts of {task}, {ablation} ablation"
-        console = Console()
-        console.print(to_rich(comparison(title, rows)))
-        console.print(to_rich(comparison("Behind the means", overview(behind))))
+        tables = [
+            comparison(title, shortened(rows)),
+            turned(comparison("Behind the means", shortened(overview(behind)))),
+        ]
         if judged is not None:
             lines = {str(options.circuits[0]): summary(judged)}
-            console.print(to_rich(comparison("By further runs", lines)))
+            tables.append(turned(comparison("By further runs", shortened(lines))))
+        for one in tables:
+            Console().print(to_rich(one))
     return 0
+
+
+def shortened(rows: dict[str, dict]) -> dict[str, dict]:
+    """Rows by the ends of their paths, as long as these differ."""
+    ends = [Path(name).name for name in rows]
+    return dict(zip(ends, rows.values(), strict=True)) if len({*ends}) == len(ends) else rows
 
 
 def add_prompts(behind: dict, data: Batch, loaded: Loaded) -> None:

@@ -11,9 +11,11 @@ from edgeprune_jax.circuits import Circuit
 from edgeprune_jax.graph import Edges
 from edgeprune_jax.measures.completeness import completeness
 from edgeprune_jax.measures.curve import areas
-from edgeprune_jax.measures.minimality import minimality
+from edgeprune_jax.measures.minimality import OnEdges, ignore, minimality
 from edgeprune_jax.stream import Model
-from edgeprune_jax.tasks.batch import Batch
+from edgeprune_jax.tasks.batch import Batch, take
+
+MINIMALITY_EXAMPLES = 32
 
 
 def judge(
@@ -25,15 +27,17 @@ def judge(
     *,
     ablation: str = "interchange",
     seed: int = 0,
+    on_edges: OnEdges = ignore,
 ) -> dict[str, Any]:
     """`minimality` and `completeness` of a circuit, and `areas`, CPR and CMD of edge scores.
 
     `areas` takes the first task measure in which the full model and the empty circuit differ; it
-    is None where there is none. About one masked pass of all examples for each edge of the
-    circuit, and 30 more.
+    is None where there is none. Minimality, which takes a masked pass for each edge of the circuit
+    (`on_edges` is told of it), is judged on the first 32 examples; the rest takes 30 passes of all.
     """
+    few = take(data, slice(0, MINIMALITY_EXAMPLES))
     found: dict[str, Any] = {
-        "minimality": minimality(model, params, circuit, data, ablation=ablation),
+        "minimality": minimality(model, params, circuit, few, ablation=ablation, on_edges=on_edges),
         "completeness": completeness(model, params, circuit, data, ablation=ablation, seed=seed),
         "areas": None,
     }

@@ -24,6 +24,13 @@ from edgeprune_jax.objectives import DIVERGENCES
 from edgeprune_jax.stream import Model, Writes, plain_forward
 from edgeprune_jax.tasks.batch import Batch, parts, take
 
+AT_ONCE = 64  # edges between two words of progress
+OnEdges = Callable[[int, int], None]
+
+
+def ignore(done: int, of: int) -> None:
+    """Nobody asked for progress."""
+
 
 class Removals(NamedTuple):
     """What is needed to remove edges: the mean divergence of a mask, and of a mask without each
@@ -79,20 +86,28 @@ def removals(
     return Removals(lambda values: float(without_each(values, nothing)[0]), without_each)
 
 
-def one_by_one(circuit: Circuit, remove: Removals, *, ablation: str) -> Float[np.ndarray, " K"]:
+def one_by_one(
+    circuit: Circuit, remove: Removals, *, ablation: str, on_edges: OnEdges = ignore
+) -> Float[np.ndarray, " K"]:
     """How much the divergence rises when each kept edge alone is cut, in the graph's order.
 
     Under interchange ablation an edge on no path from the input to the output changes nothing,
-    and is not run.
+    and is not run. `on_edges` is told how many edges of how many have been.
     """
     indices = np.flatnonzero(circuit.kept)
     rises = np.zeros(len(indices))
     run = np.ones(len(indices), bool)
     if ablation == "interchange":
         run = reachable(circuit).kept[indices]
-    if run.any():
-        base = remove.divergence(circuit.kept)
-        rises[run] = remove.without_each(circuit.kept, indices[run]) - base
+    chosen, found = indices[run], []
+    size = min(len(chosen), AT_ONCE)
+    for start in range(0, len(chosen), size or 1):
+        part = chosen[start : start + size]
+        padded = np.pad(part, (0, size - len(part)), constant_values=circuit.graph.n_edges)
+        found += remove.without_each(circuit.kept, padded)[: len(part)].tolist()
+        on_edges(len(found), len(chosen))
+    if found:
+        rises[run] = np.array(found) - remove.divergence(circuit.kept)
     return rises
 
 
@@ -128,6 +143,7 @@ def minimality(
     *,
     ablation: str = "interchange",
     tolerance: float = 0.01,
+    on_edges: OnEdges = ignore,
 ) -> dict[str, Any]:
     """Which edges can go, as plain JSON: about one masked pass of all examples for each edge.
 
@@ -137,7 +153,7 @@ def minimality(
     cutting in that order: `edges` kept, and its `divergence`, at most `tolerance` higher.
     """
     remove = removals(model, params, circuit, data, ablation=ablation)
-    rises = one_by_one(circuit, remove, ablation=ablation)
+    rises = one_by_one(circuit, remove, ablation=ablation, on_edges=on_edges)
     order = np.argsort(rises, kind="stable")
     indices = np.flatnonzero(circuit.kept)[order]
     left = greedily(circuit, remove, indices, tolerance=tolerance)

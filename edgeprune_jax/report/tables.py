@@ -25,7 +25,15 @@ def comparison(title: str, measures: Mapping[str, Mapping[str, Cell]]) -> Table:
     """A row for each circuit, a column for each measure that any of them has."""
     names = list(dict.fromkeys(name for row in measures.values() for name in row))
     rows = [[circuit, *map(row.get, names)] for circuit, row in measures.items()]
-    return Table(title, ["", *names], rows)
+    return Table(title, ["", *(name.replace("_", " ") for name in names)], rows)
+
+
+def turned(table: Table) -> Table:
+    """Its rows as columns: for few rows of many cells."""
+    corner, *headers = table.headers
+    cells = (row[1:] for row in table.rows)
+    columns = [list(column) for column in zip(headers, *cells, strict=True)]
+    return Table(table.title, [corner, *(str(row[0]) for row in table.rows)], columns)
 
 
 def busiest(circuit: Circuit, *, most: int = 15) -> Table:

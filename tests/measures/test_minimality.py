@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from edgeprune_jax import circuit_json
-from edgeprune_jax.circuits import Circuit, from_names, mask
+from edgeprune_jax.circuits import Circuit, from_names, mask, reachable
 from edgeprune_jax.evaluation import measure_masks, random_circuits
-from edgeprune_jax.measures.minimality import greedily, minimality, one_by_one, removals
+from edgeprune_jax.measures.minimality import AT_ONCE, greedily, minimality, one_by_one, removals
 from edgeprune_jax.models.load import load_model
 from tracr_models.domain import full_domain
 
@@ -58,8 +58,15 @@ def test_a_rise_is_the_difference_of_two_runs(case, toy):
     base, *others = (
         one["kl"].mean() for one in measure_masks(case.model, case.params, masks, data)
     )
-    found = one_by_one(circuit, remove, ablation="interchange")
+    said = []
+
+    def listen(done, of):
+        said.append((done, of))
+
+    found = one_by_one(circuit, remove, ablation="interchange", on_edges=listen)
     np.testing.assert_allclose(found, np.array(others) - base, atol=1e-5)
+    runs = len(reachable(circuit))
+    assert said == [(min(done + AT_ONCE, runs), runs) for done in range(0, runs, AT_ONCE)]
     assert np.abs(found).max() > 0.01
 
 

@@ -22,6 +22,15 @@ def test_comparison_has_every_measure_of_every_circuit():
     )
 
 
+def test_a_turned_table_has_the_same_cells_and_turns_back():
+    table = tables.comparison("t", {"ours": {"edges": 28, "exact_match": 1.0}, "EAP": {"edges": 3}})
+    turned = tables.turned(table)
+    assert turned == Table(
+        "t", ["", "ours", "EAP"], [["edges", 28, 3], ["exact match", 1.0, None]]
+    )  # fmt: skip
+    assert tables.turned(turned) == table
+
+
 def test_cells_are_formatted_by_their_type():
     cells = [None, "a", True, 1234567, np.int64(1000), 0.5, np.float32(0.25), 1e-7, 12345.678]
     expected = ["–", "a", "True", "1,234,567", "1,000", "0.5", "0.25", "1e-07", "1.235e+04"]
