@@ -51,20 +51,26 @@ def load(path: str | os.PathLike, graph: Graph | None = None) -> Circuit:
     Raises `ValueError` for a file that is not a circuit, or a circuit of another graph.
     """
     try:
-        return _circuit(_parse(Path(path)), graph)
+        return _circuit(parse(read_bytes(Path(path))), graph)
     except RecursionError:
         raise ValueError(f"{path}: nested too deeply") from None
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 
 
-def _parse(path: Path) -> object:
+def read_bytes(path: Path) -> bytes:
+    """A file's content. Raises `ValueError` where it is larger than any that is meant here."""
     with open(path, "rb") as file:
         # A pipe has no size, hence the bound on what is read.
         size = os.fstat(file.fileno()).st_size
         data = b"" if size > MAX_BYTES else file.read(MAX_BYTES + 1)
     if max(size, len(data)) > MAX_BYTES:
         raise ValueError(f"larger than {MAX_BYTES} bytes")
+    return data
+
+
+def parse(data: bytes) -> object:
+    """JSON without NaN and repeated entries. Raises `ValueError` for anything else."""
     try:
         return json.loads(data.decode(), parse_constant=_refuse_constant, object_pairs_hook=_object)
     except UnicodeDecodeError as error:
@@ -82,7 +88,7 @@ def _object(pairs: list[tuple[str, object]]) -> dict:
     entries = {}
     for name, value in pairs:
         if name in entries:
-            raise ValueError(f"the entry {_show(name)} is given twice")
+            raise ValueError(f"the entry {show(name)} is given twice")
         entries[name] = value
     return entries
 
@@ -93,33 +99,34 @@ def _circuit(content: object, expected: Graph | None) -> Circuit:
             raise ValueError("a plain list of edges does not say of which graph: pass `graph`")
         return from_names(expected, _pairs(content))
     if not isinstance(content, dict):
-        raise ValueError(f"must hold an object or a list of edges: got {_show(content)}")
+        raise ValueError(f"must hold an object or a list of edges: got {show(content)}")
     if content.get("schema") != SCHEMA:
-        raise ValueError(f'schema must be "{SCHEMA}": got {_show(content.get("schema"))}')
+        raise ValueError(f'schema must be "{SCHEMA}": got {show(content.get("schema"))}')
     names = {"schema", "graph", "provenance", "edges"}
     if content.keys() != names:
         odd = sorted(content.keys() ^ names)[0]
-        raise ValueError(f"entry {_show(odd)} is {'missing' if odd in names else 'not known'}")
-    graph = _graph(content["graph"])
+        raise ValueError(f"entry {show(odd)} is {'missing' if odd in names else 'not known'}")
+    graph = read_graph(content["graph"])
     if expected not in (None, graph):
         raise ValueError(f"must be a circuit of {expected}: got one of {graph}")
     origin = provenance.check(content["provenance"])
     return from_names(graph, _pairs(content["edges"]), provenance=origin)
 
 
-def _graph(content: object) -> Graph:
+def read_graph(content: object) -> Graph:
+    """A graph from its JSON object. Raises `ValueError` for one that is none, or too large."""
     names = ["layers", "heads", "kv_heads", "embeddings"]
     if not isinstance(content, dict) or sorted(content) != sorted(names):
-        raise ValueError(f"graph must be an object of {', '.join(names)}: got {_show(content)}")
+        raise ValueError(f"graph must be an object of {', '.join(names)}: got {show(content)}")
     layers, heads, kv_heads, embeddings = (content[name] for name in names)
     for name in names[:3]:
         size = content[name]
         if type(size) is not int or not 1 <= size <= MAX_SIDE:  # a bool is an int
             raise ValueError(
-                f"graph.{name} must be an integer from 1 to {MAX_SIDE}: got {_show(size)}"
+                f"graph.{name} must be an integer from 1 to {MAX_SIDE}: got {show(size)}"
             )
     if not isinstance(embeddings, list) or not all(isinstance(e, str) for e in embeddings):
-        raise ValueError(f"graph.embeddings must be a list of names: got {_show(embeddings)}")
+        raise ValueError(f"graph.embeddings must be a list of names: got {show(embeddings)}")
     # Counted by hand, because counting makes a graph list its readers.
     sources = len(embeddings) * layers + (heads + 1) * layers * (layers - 1) // 2
     edges = (heads + 2 * kv_heads + 1) * sources
@@ -133,16 +140,16 @@ def _graph(content: object) -> Graph:
 
 def _pairs(edges: object) -> Iterable[tuple[str, str]]:
     if not isinstance(edges, list):
-        raise ValueError(f"edges must be a list: got {_show(edges)}")
+        raise ValueError(f"edges must be a list: got {show(edges)}")
     for position, edge in enumerate(edges):
         if not isinstance(edge, list) or [type(name) for name in edge] != [str, str]:
-            raise ValueError(f"edges[{position}] must be [writer, reader]: got {_show(edge)}")
+            raise ValueError(f"edges[{position}] must be [writer, reader]: got {show(edge)}")
         if max(map(len, edge)) > MAX_NAME:
-            raise ValueError(f"edges[{position}] is not of two names: got {_show(edge)}")
+            raise ValueError(f"edges[{position}] is not of two names: got {show(edge)}")
         yield edge[0], edge[1]
 
 
-def _show(value: object) -> str:
+def show(value: object) -> str:
     """What was found, short enough for one line of a message."""
     return _shorten(ascii(value), 80)
 

@@ -17,6 +17,8 @@ import numpy as np
 
 from edgeprune_jax.graph import Edge, Edges, Graph
 
+SIGNS = ("absolute", "signed")
+
 
 @dataclass(frozen=True, eq=False)
 class Circuit:
@@ -100,6 +102,16 @@ def from_scores(edges: Edges, keep: SupportsIndex, *, provenance: dict | None = 
     kept = np.zeros(values.size, bool)
     kept[np.argsort(-values, kind="stable")[:count]] = True
     return Circuit(edges.graph, kept, provenance or {})
+
+
+def ranked(scores: Edges, sign: str) -> Edges:
+    """The numbers of which the highest are kept first: the scores, or by `absolute` their sizes.
+
+    Raises `ValueError` for another sign convention than `signed` and `absolute`.
+    """
+    if sign not in SIGNS:
+        raise ValueError(f"sign must be one of {', '.join(SIGNS)}: got {sign!r}")
+    return Edges(jnp.abs(scores.values), scores.graph) if sign == "absolute" else scores
 
 
 def from_mask(edges: Edges, *, provenance: dict | None = None) -> Circuit:

@@ -23,13 +23,13 @@ LEVELS = (
        tasks.induction tasks.arithmetic tasks.multiple_choice
        models.tracr models.gguf models.huggingface_config report.layout report.tables
        plan.messages plan.process""",
-    """settings evaluation baselines.eap tasks.jsonl models.huggingface
+    """settings evaluation baselines.eap scores_file tasks.jsonl models.huggingface
        measures.minimality report.routes report.page""",
     """pruning tasks.make models.load measures.details measures.curve report.draw
        plan.count plan.named plan.make
        baselines.patching baselines.integrated baselines.controls""",
     """checkpoints full_model tasks.cache measures.completeness plan.exact baselines.acdc""",
-    """run report.run measures.judge plan.program""",
+    """run report.run measures.judge baselines.attribution plan.program""",
     """plan.child
        tracr_models.programs tracr_models.domain tracr_models.live
        tracr_models.stored_truth""",

@@ -16,13 +16,12 @@ from jaxtyping import Array, Float, PyTree
 
 from edgeprune_jax.ablation import ablated_writes, settle
 from edgeprune_jax.baselines.metrics import FLAT_AT_THE_MODEL, METRICS, check_metric
-from edgeprune_jax.circuits import Circuit, from_scores
+from edgeprune_jax.circuits import Circuit, from_scores, ranked
 from edgeprune_jax.engine import masked_forward
 from edgeprune_jax.graph import Edges, Graph, full
 from edgeprune_jax.stream import Model, Writes, plain_forward
 from edgeprune_jax.tasks.batch import Batch, parts, take
 
-SIGNS = ("absolute", "signed")
 # One compiled function for all calls of a model: making it anew each time would compile anew.
 _ablated = jax.jit(ablated_writes, static_argnames=("model", "ablation"))
 
@@ -109,16 +108,6 @@ def n_outputs(model: Model, params: PyTree, data: Batch) -> int:
     """The width of the model's output, 1 where it is a number."""
     one = data.tokens[:1]
     return jax.eval_shape(partial(plain_forward, model), params, one).shape[-1]
-
-
-def ranked(scores: Edges, sign: str) -> Edges:
-    """The scores by which edges are kept: as they are, or their sizes.
-
-    Raises `ValueError` for another sign convention than `signed` and `absolute`.
-    """
-    if sign not in SIGNS:
-        raise ValueError(f"sign must be one of {', '.join(SIGNS)}: got {sign!r}")
-    return Edges(jnp.abs(scores.values), scores.graph) if sign == "absolute" else scores
 
 
 def eap_circuit(scores: Edges, keep: SupportsIndex) -> Circuit:
