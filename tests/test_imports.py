@@ -38,7 +38,7 @@ LEVELS = (
     """tracr_models.store tracr_models.ground_truth""",
     """tracr_models.recovery tracr_models.table""",
     """cli.inputs cli.progress cli.dry_run""",
-    """cli.prune cli.compare cli.draw cli.tracr cli.plan""",
+    """cli.prune cli.attribute cli.compare cli.draw cli.tracr cli.plan""",
     """cli.evaluate""",
     """cli.main""",
     """__main__""",

@@ -8,6 +8,7 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
+from edgeprune_jax import scores_file
 from edgeprune_jax.baselines.eap import eap, eap_circuit
 from edgeprune_jax.cli.inputs import DOMAIN, find_data, read_circuit
 from edgeprune_jax.cli.prune import EAP_EXAMPLES
@@ -25,7 +26,10 @@ class Evaluate:
     """Score a circuit file on unseen prompts, beside the full model, EAP and random circuits."""
 
     circuits: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Circuit files, all of one model. The first sets the size of the controls."""
+    """Circuit files or .safetensors of scores, all of one model. The first sets the size of the
+    controls."""
+    edges: int | None = None
+    """Edges to keep of scores. Of ACDC's, by default its own."""
     model: str | None = None
     """Model. By default the one that the first circuit names."""
     task: str | None = None
@@ -43,8 +47,8 @@ class Evaluate:
     eap: bool = True
     """Whether to score EAP's circuit of equal size, found on 64 training prompts."""
     full: bool = False
-    """Judge the first circuit further: completeness, CPR and CMD of EAP's scores, and minimality,
-    which takes a masked pass of 32 prompts for each of its edges."""
+    """Judge the first circuit further: completeness, minimality, which takes a masked pass of 32
+    prompts for each of its edges, and CPR and CMD of its scores, of EAP's where it has none."""
     json: bool = False
     """Print one JSON object."""
 
@@ -52,10 +56,10 @@ class Evaluate:
 def run(options: Evaluate) -> int:
     if not options.circuits:
         raise ValueError("evaluate needs a circuit file: got none")
-    first, loaded = read_circuit(options.circuits[0], options.model)
+    first, loaded = read_circuit(options.circuits[0], options.model, options.edges)
     circuits = {str(options.circuits[0]): first}
     for path in options.circuits[1:]:
-        circuits[str(path)] = read_circuit(path, options.model or loaded.name)[0]
+        circuits[str(path)] = read_circuit(path, options.model or loaded.name, options.edges)[0]
     task = options.task or first.provenance.get("task") or "ioi"
     if first.provenance.get("model", {}).get("name") == task:
         task = DOMAIN  # the stored truth of a compiled program
@@ -81,6 +85,8 @@ def run(options: Evaluate) -> int:
         add_prompts(behind, test, loaded)
         judged = None
         if options.full and scores is not None:
+            if options.circuits[0].suffix == ".safetensors":
+                scores = scores_file.load(options.circuits[0]).edges
             judged = judge(
                 loaded.model, loaded.params, first, scores, test, ablation=ablation,
                 seed=options.data_seed,

@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from edgeprune_jax import circuit_json, provenance
+from edgeprune_jax import circuit_json, provenance, scores_file
 from edgeprune_jax.circuits import Circuit
 from edgeprune_jax.models.load import load_model
 from edgeprune_jax.models.loaded import Loaded
@@ -56,17 +56,17 @@ def find_data(loaded: Loaded, task: str, *, split: Split, n: int, seed: int) -> 
     return made
 
 
-def read_circuit(path: Path, model: str | None) -> tuple[Circuit, Loaded]:
-    """A circuit file and its model: the one it names, or `model`.
+def read_circuit(path: Path, model: str | None, edges: int | None) -> tuple[Circuit, Loaded]:
+    """A circuit file, or one of scores cut at `edges`, and its model: the one it names, or `model`.
 
     Raises `ValueError` where the circuit was found on other weights.
     """
-    if model is None:
+    if path.suffix == ".safetensors":
+        circuit = scores_file.load(path).circuit(edges)
+        loaded = find_model(model or _model_of(circuit, path))
+    elif model is None:
         circuit = circuit_json.load(path)
-        model = circuit.provenance.get("model", {}).get("name")
-        if not isinstance(model, str):
-            raise ValueError(f"{path} does not name its model: give --model")
-        loaded = find_model(model)
+        loaded = find_model(_model_of(circuit, path))
     else:
         loaded = find_model(model)
         circuit = circuit_json.load(path, loaded.graph)
@@ -76,6 +76,13 @@ def read_circuit(path: Path, model: str | None) -> tuple[Circuit, Loaded]:
     if digest is not None and digest != loaded.digest:
         raise ValueError(f"{path} was found on weights {digest}, {loaded.name} has {loaded.digest}")
     return circuit, loaded
+
+
+def _model_of(circuit: Circuit, path: Path) -> str:
+    name = circuit.provenance.get("model", {}).get("name")
+    if not isinstance(name, str):
+        raise ValueError(f"{path} does not name its model: give --model")
+    return name
 
 
 def origin(loaded: Loaded, **entries) -> dict:

@@ -11,10 +11,11 @@ from typing import Annotated, Any
 import jax
 import tyro
 
-from edgeprune_jax.cli import compare, draw, evaluate, plan, prune, tracr
+from edgeprune_jax.cli import attribute, compare, draw, evaluate, plan, prune, tracr
 
 COMMANDS: dict[type, Callable[[Any], int]] = {
     prune.Prune: prune.run,
+    attribute.Attribute: attribute.run,
     evaluate.Evaluate: evaluate.run,
     compare.Compare: compare.run,
     draw.Draw: draw.run,
@@ -23,6 +24,7 @@ COMMANDS: dict[type, Callable[[Any], int]] = {
 }
 Command = (
     Annotated[prune.Prune, tyro.conf.subcommand("prune")]
+    | Annotated[attribute.Attribute, tyro.conf.subcommand("attribute")]
     | Annotated[evaluate.Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[compare.Compare, tyro.conf.subcommand("compare")]
     | Annotated[draw.Draw, tyro.conf.subcommand("draw")]

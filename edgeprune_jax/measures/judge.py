@@ -56,6 +56,6 @@ def summary(found: dict[str, Any]) -> dict[str, Any]:
     }
     line |= {f"left without it, {name}": one["value"] for name, one in rest["left"].items()}
     if areas_found := found["areas"]:
-        line["CPR of EAP's scores"] = areas_found["signed"]["cpr"]["shares"]
-        line["CMD of EAP's scores"] = areas_found["absolute"]["cmd"]["shares"]
+        line["CPR of the scores"] = areas_found["signed"]["cpr"]["shares"]
+        line["CMD of the scores"] = areas_found["absolute"]["cmd"]["shares"]
     return line
