@@ -46,11 +46,12 @@ def inputs(shape: Shape, config: PruneConfig, request: Request, mesh: Mesh) -> t
     )  # fmt: skip
     state = jax.eval_shape(lambda: init(shape.graph, config))
     teacher = array(examples, answers, shape.vocab, dtype=jnp.float32)
+    places = sharding.batch_shardings(batch, mesh)
     return (
         _placed(state, sharding.replicated(state, mesh)),
         _placed(shape.params, sharding.weight_shardings(shape.params, mesh)),
-        _placed(batch, sharding.batch_shardings(batch, mesh)),
-        _placed(teacher, sharding.by_example(mesh)),
+        _placed(batch, places),
+        _placed(teacher, places.scored),  # by example, as all of a batch
     )
 
 
