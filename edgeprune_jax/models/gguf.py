@@ -1,6 +1,7 @@
 """Llama-architecture models from GGUF files: config, dequantised weights and tokenizer."""
 
 from collections.abc import Mapping
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
@@ -11,7 +12,7 @@ import numpy as np
 from edgeprune_jax.models import gguf_file, llama, stored, tokenizer
 from edgeprune_jax.models.gguf_file import GgufFile
 from edgeprune_jax.models.llama import LlamaConfig
-from edgeprune_jax.models.loaded import Loaded
+from edgeprune_jax.models.loaded import Loaded, Shardings
 
 NAMES: Mapping[str, str] = MappingProxyType(
     {
@@ -36,7 +37,13 @@ NAMES: Mapping[str, str] = MappingProxyType(
 _IGNORED = ("llama.context_length", "llama.vocab_size")  # they do not change the logits
 
 
-def load(path: Path, *, dtype: str = "float32", name: str | None = None) -> Loaded:
+def load(
+    path: Path,
+    *,
+    dtype: str = "float32",
+    name: str | None = None,
+    shardings: Shardings | None = None,
+) -> Loaded:
     """Loads a model. Raises `ValueError`, naming the file and the field, where it cannot."""
     file = gguf_file.read(path)
     try:
@@ -45,6 +52,7 @@ def load(path: Path, *, dtype: str = "float32", name: str | None = None) -> Load
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
+    @lru_cache(maxsize=1)  # quantised blocks are unpacked whole, and read strip by strip
     def tensor(name: str) -> np.ndarray:
         values = gguf_file.values(file, name)
         heads = {"attn_q": config.heads, "attn_k": config.kv_heads}.get(name.split(".")[-2])
@@ -57,7 +65,10 @@ def load(path: Path, *, dtype: str = "float32", name: str | None = None) -> Load
 
     shapes = {name: tensor.shape for name, tensor in file.tensors.items()}
     layout = llama.layout(config, NAMES)
-    params = stored.read(layout, shapes, tensor, dtype=dtype, source=str(path))
+    params = stored.read(
+        layout, shapes, lambda name, index: tensor(name)[index], dtype=dtype, source=str(path),
+        shardings=shardings and shardings(stored.abstract(layout, dtype=dtype)),
+    )  # fmt: skip
     model, graph = llama.build(config), llama.graph(config)
     return Loaded(model, params, graph, words, name or path.stem, stored.digest([path]))
 

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from edgeprune_jax.graph import POSITIONS, TOKENS, Graph
@@ -113,15 +112,13 @@ def layout(config: GPT2Config, names: Mapping[str, str] = HUGGINGFACE) -> Params
         at = {field: name.format(layer) for field, name in names.items()}
 
         def part(index: int) -> Any:
-            own = slice(index * d, (index + 1) * d)
-            return Stored(at["qkv"] + ".weight", (d, 3 * d), (*head, d), lambda w: w[:, own].T)
+            return Stored(at["qkv"] + ".weight", (d, 3 * d), (*head, d), True, index * d)
 
         def part_bias(index: int) -> Any:
-            own = slice(index * d, (index + 1) * d)
-            return Stored(at["qkv"] + ".bias", (3 * d,), head, lambda b: b[own])
+            return Stored(at["qkv"] + ".bias", (3 * d,), head, first=index * d)
 
         o: Any = Stored(at["o"] + ".weight", (d, d), (*head, d))
-        up: Any = Stored(at["up"] + ".weight", (d, f), (f, d), np.transpose)
+        up: Any = Stored(at["up"] + ".weight", (d, f), (f, d), transposed=True)
         return Block(
             attention_norm=plain(at["attention_norm"] + ".weight", d),
             attention_norm_bias=plain(at["attention_norm"] + ".bias", d),

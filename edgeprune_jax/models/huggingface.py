@@ -1,7 +1,7 @@
 """Checkpoints in Hugging Face format: a folder of `config.json`, safetensors and a tokenizer.
 
-Only safetensors are read, tensor by tensor: the older `.bin` files are pickles, and a pickle
-runs what it likes.
+Only safetensors are read, and of them only what the devices of this process hold. The older
+`.bin` files are pickles, and a pickle runs what it likes.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from edgeprune_jax.models import gpt2, huggingface_config, llama, stored, tokenizer
-from edgeprune_jax.models.loaded import Loaded
+from edgeprune_jax.models.loaded import Loaded, Shardings
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 _PLAIN = re.compile(r"\w[\w.-]*", re.ASCII)  # a file name: no folders, no way up
@@ -33,6 +33,15 @@ class Family(NamedTuple):
     prefix: str  # of the names of all weights but the unembedding; base models leave it out
 
 
+class _Held(NamedTuple):
+    """A tensor in a file."""
+
+    path: Path
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
 _LLAMA = Family(llama, huggingface_config.llama_config, "model.")
 FAMILIES = MappingProxyType(
     {
@@ -44,11 +53,17 @@ FAMILIES = MappingProxyType(
 )
 
 
-def load(folder: Path, *, dtype: str = "float32", name: str | None = None) -> Loaded:
+def load(
+    folder: Path,
+    *,
+    dtype: str = "float32",
+    name: str | None = None,
+    shardings: Shardings | None = None,
+) -> Loaded:
     """Loads a folder. Raises `ValueError`, naming the file and the field, where it cannot."""
     family, config = read_config(folder / "config.json")
     files, words = weight_files(folder), tokenizer.from_folder(folder)
-    params = _read(files, family, config, dtype, str(folder))
+    params = _read(files, family, config, dtype, str(folder), shardings)
     return Loaded(
         family.module.build(config),
         params,
@@ -134,17 +149,26 @@ def weight_files(folder: Path) -> list[Path]:
     raise FileNotFoundError(f"{folder} has neither {SINGLE} nor {INDEX}")
 
 
-def _read(files: list[Path], family: Family, config: Any, dtype: str, source: str) -> Any:
-    where: dict[str, tuple[Any, str]] = {}  # tensor -> open file, and its name in there
+def _read(
+    files: list[Path],
+    family: Family,
+    config: Any,
+    dtype: str,
+    source: str,
+    shardings: Shardings | None,
+) -> Any:
+    where: dict[str, _Held] = {}
     for path in files:
         try:
             file = safe_open(path, "numpy")
         except SafetensorError as error:
             raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
-        for name in file.keys():
-            if name in where:
-                raise ValueError(f"{path}: {name} is also in another file of the checkpoint")
-            where[name] = (file, name)
+        with file:
+            for name in file.keys():
+                if name in where:
+                    raise ValueError(f"{path}: {name} is also in another file of the checkpoint")
+                held = file.get_slice(name)
+                where[name] = _Held(path, name, held.get_dtype(), tuple(held.get_shape()))
     if config.layers > len(where):  # before a description of so many layers fills the memory
         raise ValueError(f"{source}: {config.layers} layers, but only {len(where)} tensors")
 
@@ -159,17 +183,19 @@ def _read(files: list[Path], family: Family, config: Any, dtype: str, source: st
     for name in optional - wanted:
         del where[name]
 
-    shapes = {}
-    for name, (file, inside) in where.items():
-        piece = file.get_slice(inside)
-        if piece.get_dtype() not in _FLOATS:
+    for name, held in where.items():
+        if held.dtype not in _FLOATS:
             raise ValueError(
-                f"{source}: {name} must be of type {', '.join(_FLOATS)}: got {piece.get_dtype()}"
+                f"{source}: {name} must be of type {', '.join(_FLOATS)}: got {held.dtype}"
             )
-        shapes[name] = tuple(piece.get_shape())
 
-    def tensor(name: str) -> np.ndarray:
-        file, inside = where[name]
-        return file.get_tensor(inside)
+    def part(name: str, index: stored.Index) -> np.ndarray:
+        # Opened for each part: the pages of an open file count as memory once they were read.
+        with safe_open(where[name].path, "numpy") as file:
+            return file.get_slice(where[name].name)[index]
 
-    return stored.read(layout, shapes, tensor, dtype=dtype, source=source)
+    shapes = {name: held.shape for name, held in where.items()}
+    return stored.read(
+        layout, shapes, part, dtype=dtype, source=source,
+        shardings=shardings and shardings(stored.abstract(layout, dtype=dtype)),
+    )  # fmt: skip

@@ -133,7 +133,7 @@ def layout(config: LlamaConfig, names: Mapping[str, str] = HUGGINGFACE) -> Param
         return Stored(name, (prod(rows), d), (*rows, d))
 
     def transposed(name: str, *rows: int) -> Any:
-        return Stored(name, (d, prod(rows)), (*rows, d), np.transpose)
+        return Stored(name, (d, prod(rows)), (*rows, d), transposed=True)
 
     def vector(name: str, *shape: int) -> Any:
         return Stored(name, (prod(shape),), shape)

@@ -1,5 +1,6 @@
 """A model that is ready to be cut open: what every loader returns."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -10,6 +11,8 @@ from edgeprune_jax.stream import Model
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
+
+Shardings = Callable[[PyTree], PyTree]  # from the shapes of the parameters to where each goes
 
 
 class Loaded(NamedTuple):

@@ -202,7 +202,7 @@ def load(folder: str | Path) -> Loaded:
         raise ValueError(f"{path}: not a safetensors file: {error}") from None
     params = stored.read(
         layout(config), {name: tensor.shape for name, tensor in tensors.items()},
-        tensors.__getitem__, dtype="float32", source=str(path),
+        lambda name, index: tensors[name][index], dtype="float32", source=str(path),
     )  # fmt: skip
     model = build(causal=config.causal)
     return Loaded(
