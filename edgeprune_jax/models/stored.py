@@ -6,6 +6,7 @@ and abstract shapes all follow from that one tree.
 """
 
 import hashlib
+import mmap
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -85,8 +86,11 @@ def read(
 
     def load(leaf: Stored, index: Index, devices: list) -> list[Array]:
         bounds = [own.indices(size)[:2] for own, size in zip(index, leaf.target, strict=True)]
-        jax.device_put(0)  # JAX lets go of the host's arrays of an earlier call in a later one
-        found = np.empty([stop - start for start, stop in bounds], jnp.dtype(dtype))
+        shape, kind = [stop - start for start, stop in bounds], jnp.dtype(dtype)
+        # Pages of its own, which a CPU takes over as they are, and which are free once let go of;
+        # JAX lets go of them in its next call.
+        jax.device_put(0)
+        found = np.ndarray(shape, kind, mmap.mmap(-1, prod(shape) * kind.itemsize))
         for inside, strip in _strips(leaf, bounds, found):
             with np.errstate(over="ignore", invalid="ignore"):  # reported below, with the name
                 strip[...] = part(leaf.name, inside)
