@@ -37,6 +37,8 @@ class Plan:
     """Parts of the weights beyond that, and of the batch."""
     layers: int | None = None
     """Plan for the first layers of the model alone."""
+    segment: int | None = None
+    """Layers in a block of the masked pass, which trades memory for speed."""
     dtype: str = "bfloat16"
     """Of weights and activations: bfloat16 or float32."""
     steps: int = 6000
@@ -54,7 +56,7 @@ def run(options: Plan) -> int:
         options.model, options.topology,
         FIRST_BATCH * options.data * options.fsdp if options.batch is None else options.batch,
         options.length, answers=options.answers, layers=options.layers, dtype=options.dtype,
-        data=options.data, fsdp=options.fsdp,
+        segment=options.segment, data=options.data, fsdp=options.fsdp,
     )  # fmt: skip
     read_shape(options.model, dtype=options.dtype, layers=options.layers)
     console = Console(stderr=True, quiet=options.json)

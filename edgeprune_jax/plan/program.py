@@ -26,7 +26,7 @@ _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 def lower(shape: Shape, request: Request, mesh: Mesh) -> tuple[Any, tuple[Any, ...]]:
     """The step before it is compiled, and its inputs as placed shapes."""
     config = dataclasses.replace(PAPER, batch_size=request.batch, outbox_dtype=request.dtype)
-    step = make_step(shape.model, config)
+    step = make_step(shape.model, config, segment=request.segment)
     given = inputs(shape, config, request, mesh)
     with jax.set_mesh(mesh):
         return step.func.lower(*step.args, *given, None), given
@@ -80,7 +80,8 @@ def compile_step(request: Request, devices: Any) -> dict:
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        needed = _needed(str(error))
+        inputs_bytes = sum(found[f"{kind}_bytes"] for kind in ("weights", "gates", "batch"))
+        needed = _needed(str(error), inputs_bytes)
         seconds = time.perf_counter() - start
         return found | {
             "fits": False, "bytes_per_device": needed, "temporary_bytes": None,
@@ -142,10 +143,11 @@ def _outbox(shape: Shape, request: Request) -> int:
     return whole * jnp.dtype(request.dtype).itemsize // request.mesh.devices
 
 
-def _needed(message: str) -> int | None:
-    """The bytes that XLA says it would need."""
-    found = re.search(r"Used ([\d.]+)([KMGT]?) of|\(([\d.]+)([KMGT]?)\) exceeds", message)
+def _needed(message: str, inputs_bytes: int) -> int | None:
+    """The bytes that XLA says a program would need, its inputs included."""
+    whole = re.search(r"Used ([\d.]+)([KMGT]?) of", message)
+    temporary = re.search(r"HLO temporaries \(([\d.]+)([KMGT]?)\)", message)
+    found = whole or temporary
     if found is None:
         return None
-    number, unit = (found.group(1), found.group(2)) if found.group(1) else found.group(3, 4)
-    return int(float(number) * _UNITS[unit])
+    return int(float(found.group(1)) * _UNITS[found.group(2)]) + (0 if whole else inputs_bytes)

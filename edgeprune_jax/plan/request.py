@@ -20,6 +20,8 @@ class Request:
     """Only the model's first so many."""
     dtype: str = "bfloat16"
     """Of weights, activations and the outbox."""
+    segment: int | None = None
+    """Layers in a block of the masked pass, by default as many as when it runs."""
     data: int = 1
     """Parts of a batch."""
     fsdp: int = 1
@@ -29,8 +31,9 @@ class Request:
         for name in ("batch", "length", "answers", "data", "fsdp"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1: got {getattr(self, name)}")
-        if self.layers is not None and self.layers < 1:
-            raise ValueError(f"layers must be at least 1: got {self.layers}")
+        for name in ("layers", "segment"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1: got {value}")
         devices = find_topology(self.topology).devices
         if devices % (self.data * self.fsdp):
             raise ValueError(
