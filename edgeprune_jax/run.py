@@ -20,6 +20,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from edgeprune_jax import atomic, checkpoints
@@ -27,7 +28,7 @@ from edgeprune_jax.ablation import settle
 from edgeprune_jax.circuits import Circuit, from_mask, reachable
 from edgeprune_jax.evaluation import teacher_logits
 from edgeprune_jax.gates import discretise, most_likely, soft_mask
-from edgeprune_jax.graph import Edges
+from edgeprune_jax.graph import Edges, Graph
 from edgeprune_jax.models.loaded import Loaded
 from edgeprune_jax.objectives import DIVERGENCES
 from edgeprune_jax.pruning import final_gates, init, prune
@@ -54,7 +55,7 @@ def run_pruning(
     """
     if (folder / "gates.safetensors").exists():
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-        return Edges(jnp.asarray(load_file(folder / "gates.safetensors")["edges"]), loaded.graph)
+        return read_gates(folder, loaded.graph)
     teacher = None
     if worth_storing(loaded, data, config):
         teacher = teacher_logits(loaded.model, loaded.params, data)
@@ -79,6 +80,18 @@ def run_pruning(
     atomic.write(folder / "gates.safetensors", save({"edges": np.asarray(gates.values)}))
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     return gates
+
+
+def read_gates(folder: Path, graph: Graph) -> Edges:
+    """The final log-alphas of a run. Raises `ValueError` where they are not of this graph."""
+    path = folder / "gates.safetensors"
+    try:
+        values = load_file(path)["edges"]
+    except (SafetensorError, KeyError):
+        raise ValueError(f"{path} is no file of gates") from None
+    if values.shape != (graph.n_edges,):
+        raise ValueError(f"{path} must hold {graph.n_edges} gates: got {values.shape}")
+    return Edges(jnp.asarray(values), graph)
 
 
 def check(loaded: Loaded, data: Batch, config: PruneConfig) -> None:

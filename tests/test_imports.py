@@ -23,12 +23,13 @@ LEVELS = (
        tasks.induction tasks.arithmetic tasks.multiple_choice
        models.tracr models.gguf models.huggingface_config report.layout report.tables
        plan.messages plan.process""",
-    """settings evaluation baselines.eap scores_file tasks.jsonl models.huggingface
+    """settings evaluation baselines.eap scores_file mib tasks.jsonl models.huggingface
        measures.minimality report.routes report.page""",
     """pruning tasks.make models.load measures.details measures.curve report.draw
        plan.count plan.named plan.make
        baselines.patching baselines.integrated baselines.controls""",
-    """checkpoints full_model tasks.cache measures.completeness plan.exact baselines.acdc""",
+    """checkpoints full_model tasks.cache measures.completeness plan.exact baselines.acdc
+       mib_submission""",
     """run report.run measures.judge baselines.attribution plan.program""",
     """plan.child
        tracr_models.programs tracr_models.domain tracr_models.live
@@ -38,7 +39,7 @@ LEVELS = (
     """tracr_models.store tracr_models.ground_truth""",
     """tracr_models.recovery tracr_models.table""",
     """cli.inputs cli.progress cli.dry_run""",
-    """cli.prune cli.attribute cli.compare cli.draw cli.tracr cli.plan""",
+    """cli.prune cli.attribute cli.export_mib cli.compare cli.draw cli.tracr cli.plan""",
     """cli.evaluate""",
     """cli.main""",
     """__main__""",

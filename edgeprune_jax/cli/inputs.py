@@ -63,10 +63,10 @@ def read_circuit(path: Path, model: str | None, edges: int | None) -> tuple[Circ
     """
     if path.suffix == ".safetensors":
         circuit = scores_file.load(path).circuit(edges)
-        loaded = find_model(model or _model_of(circuit, path))
+        loaded = find_model(model or model_of(circuit, path))
     elif model is None:
         circuit = circuit_json.load(path)
-        loaded = find_model(_model_of(circuit, path))
+        loaded = find_model(model_of(circuit, path))
     else:
         loaded = find_model(model)
         circuit = circuit_json.load(path, loaded.graph)
@@ -78,7 +78,8 @@ def read_circuit(path: Path, model: str | None, edges: int | None) -> tuple[Circ
     return circuit, loaded
 
 
-def _model_of(circuit: Circuit, path: Path) -> str:
+def model_of(circuit: Circuit, path: Path) -> str:
+    """The name of the model that a circuit file says it is of."""
     name = circuit.provenance.get("model", {}).get("name")
     if not isinstance(name, str):
         raise ValueError(f"{path} does not name its model: give --model")

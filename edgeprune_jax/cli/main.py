@@ -11,12 +11,14 @@ from typing import Annotated, Any
 import jax
 import tyro
 
-from edgeprune_jax.cli import attribute, compare, draw, evaluate, plan, prune, tracr
+from edgeprune_jax.cli import attribute, compare, draw, evaluate, export_mib, plan, prune, tracr
 
 COMMANDS: dict[type, Callable[[Any], int]] = {
     prune.Prune: prune.run,
     attribute.Attribute: attribute.run,
     evaluate.Evaluate: evaluate.run,
+    export_mib.ExportMib: export_mib.run_export,
+    export_mib.ImportMib: export_mib.run_import,
     compare.Compare: compare.run,
     draw.Draw: draw.run,
     plan.Plan: plan.run,
@@ -26,6 +28,8 @@ Command = (
     Annotated[prune.Prune, tyro.conf.subcommand("prune")]
     | Annotated[attribute.Attribute, tyro.conf.subcommand("attribute")]
     | Annotated[evaluate.Evaluate, tyro.conf.subcommand("evaluate")]
+    | Annotated[export_mib.ExportMib, tyro.conf.subcommand("export-mib")]
+    | Annotated[export_mib.ImportMib, tyro.conf.subcommand("import-mib")]
     | Annotated[compare.Compare, tyro.conf.subcommand("compare")]
     | Annotated[draw.Draw, tyro.conf.subcommand("draw")]
     | Annotated[plan.Plan, tyro.conf.subcommand("plan")]
