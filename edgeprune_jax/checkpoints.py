@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import cast
 
 import jax
+import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
 from edgeprune_jax.pruning import PruneState
@@ -17,9 +18,11 @@ def open_checkpoints(folder: Path, *, keep: int = 2) -> ocp.CheckpointManager:
 
 
 def save(manager: ocp.CheckpointManager, state: PruneState) -> None:
-    """Writes a state and waits, since the next step is about to take its buffers."""
-    manager.save(int(state.step), args=ocp.args.StandardSave(state))
-    manager.wait_until_finished()
+    """Writes a copy of a state while the run goes on: the next step takes the state's buffers.
+
+    Waits for the write before it, if any. One that a kill interrupts is no checkpoint.
+    """
+    manager.save(int(state.step), args=ocp.args.StandardSave(jax.tree.map(jnp.copy, state)))
 
 
 def restore(manager: ocp.CheckpointManager, like: PruneState) -> PruneState:
@@ -27,6 +30,7 @@ def restore(manager: ocp.CheckpointManager, like: PruneState) -> PruneState:
 
     Raises `ValueError` where what was saved does not have the shapes of `like`.
     """
+    manager.wait_until_finished()
     step = manager.latest_step()
     if step is None:
         return like

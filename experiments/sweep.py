@@ -35,6 +35,7 @@ from edgeprune_jax.models.load import DEFAULT
 from edgeprune_jax.models.loaded import Loaded
 from edgeprune_jax.run import claim, discrete, run_pruning
 from edgeprune_jax.settings import PruneConfig
+from edgeprune_jax.tasks.batch import digest
 
 STEPS = PruneConfig(steps=200, warmup=100)
 
@@ -102,7 +103,7 @@ def find_circuits(
             "settings": dataclasses.asdict(config),
         }
         model = {"name": loaded.name, "digest": loaded.digest}
-        claim(options.runs / name, {"model": model, **said})
+        claim(options.runs / name, {"model": model, "examples": digest(train), **said})
         gates = run_pruning(loaded, train, config, options.runs / name)
         shutil.copy(options.runs / name / "metrics.jsonl", options.results / f"{name}.jsonl")
         for edges in sizes:

@@ -8,7 +8,9 @@ import sys
 from importlib import resources
 from pathlib import Path
 
+import jax
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
 from edgeprune_jax import checkpoints, run
@@ -16,7 +18,7 @@ from edgeprune_jax.circuits import reachable
 from edgeprune_jax.gates import discretise, soft_mask
 from edgeprune_jax.graph import Graph
 from edgeprune_jax.models import tracr
-from edgeprune_jax.pruning import init
+from edgeprune_jax.pruning import init, prune
 from edgeprune_jax.run import claim, discrete, run_pruning, worth_storing
 from edgeprune_jax.settings import PruneConfig
 from tracr_models.domain import full_domain
@@ -33,6 +35,8 @@ from tracr_models.domain import full_domain
 
 def wait_for_the_end(row):
     if row["step"] == 70:
+        while not (pathlib.Path(folder) / "checkpoints" / "50").exists():
+            time.sleep(0.01)  # it is written while the run goes on
         print("now", flush=True)
         time.sleep(600)
 
@@ -128,6 +132,25 @@ def test_a_folder_of_another_run_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"run holds another run \(it differs in seed, settings\)"):
         claim(tmp_path / "new" / "run", other)
     assert json.loads((tmp_path / "new" / "run" / "run.json").read_text()) == mine
+
+
+def test_a_checkpoint_keeps_its_state_when_the_run_goes_on(inputs, tmp_path):
+    loaded, data = inputs
+    first, copies = init(loaded.graph, CONFIG, examples=len(data)), {}
+    with checkpoints.open_checkpoints(tmp_path, keep=9) as manager:
+        for state, _ in prune(loaded.model, loaded.params, data, None, CONFIG, first):
+            step = int(state.step)
+            if step in (1, 2, 3):  # the next step takes these buffers at once
+                copies[step] = jax.tree.map(np.array, state)
+                checkpoints.save(manager, state)
+            if step == 5:
+                break
+        manager.wait_until_finished()
+        assert manager.all_steps() == [1, 2, 3]
+        shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
+        for step, expected in copies.items():
+            found = manager.restore(step, args=ocp.args.StandardRestore(shapes))
+            jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
 PLAIN, NODES = PruneConfig(), PruneConfig(node_gates=True)

@@ -23,7 +23,7 @@ from edgeprune_jax.report.run import write_run_report
 from edgeprune_jax.report.tables import comparison, to_rich
 from edgeprune_jax.run import check, claim, discrete, run_pruning
 from edgeprune_jax.settings import PAPER, PruneConfig
-from edgeprune_jax.tasks.batch import Batch, take
+from edgeprune_jax.tasks.batch import Batch, digest, take
 
 PRESETS = {"default": PruneConfig(), "paper": PAPER}
 EAP_EXAMPLES = 64
@@ -106,7 +106,7 @@ def run(options: Prune) -> int:
         "task": options.task,
         "data": {
             "seed": options.data_seed, "n_train": len(train), "left_out": found.left_out,
-            "split": "train",
+            "split": "train", "digest": digest(train),
         },
         "settings": settings,
     }  # fmt: skip

@@ -18,6 +18,7 @@ from edgeprune_jax.cli.inputs import find_data, find_model
 from edgeprune_jax.cli.main import COMMANDS
 from edgeprune_jax.cli.prune import Prune, with_preset
 from edgeprune_jax.settings import PAPER, PruneConfig
+from edgeprune_jax.tasks.batch import take
 
 TRUTH = Path(str(resources.files("tracr_models"))) / "xproportion" / "truth_zero_decoded.json"
 
@@ -61,6 +62,20 @@ def test_another_run_in_the_same_folder_is_refused(pruned, call):
     )  # fmt: skip
     assert code == 2 and out == "" and err.count("\n") == 1
     assert "holds another run" in err and "settings" in err
+
+
+def test_a_run_on_other_data_of_the_same_name_is_refused(pruned, call, monkeypatch):
+    def changed(*arguments, **named):
+        found = find_data(*arguments, **named)
+        return found._replace(batch=take(found.batch, slice(None, None, -1)))
+
+    monkeypatch.setattr("edgeprune_jax.cli.prune.find_data", changed)
+    code, _, err = call(
+        "prune", "--model", "xproportion", "--task", "domain", "--out", pruned, "--steps", "60",
+        "--ablation", "zero", "--divergence", "squared", "--edges", "9", "--gate-rate", "0.1",
+        "--multiplier-rate", "0", "--price", "0.002",
+    )  # fmt: skip
+    assert code == 2 and "holds another run (it differs in data)" in err
 
 
 def test_evaluate_reproduces_the_truth_of_a_program(answer):

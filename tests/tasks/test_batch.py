@@ -1,11 +1,12 @@
 from dataclasses import replace
 
+import jax
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeprune_jax.tasks.batch import Batch, check, parts, rows, take
+from edgeprune_jax.tasks.batch import Batch, check, digest, parts, rows, take
 
 small = st.integers(1, 40)
 seeds = st.integers(0, 2**32)
@@ -115,3 +116,20 @@ def test_check_looks_at_choices(batch, choices, pivots, rule):
     pivots = None if pivots is None else np.array(pivots)
     with pytest.raises(ValueError, match=rule):
         check(replace(batch, choices=np.array(choices), pivots=pivots))
+
+
+def test_a_digest_tells_every_change_of_the_data():
+    tokens = np.arange(12, dtype=np.int32).reshape(3, 4)
+    one = np.ones((3, 1), np.int32)
+    data = Batch(tokens, tokens + 1, tokens >= 0, one, one.astype(np.float32), one, one * 2)
+    same = jax.tree.map(np.array, data)
+    assert digest(data) == digest(same) and digest(data).startswith("sha256:")
+    others = [
+        take(data, [1, 0, 2]),
+        take(data, slice(2)),
+        replace(data, corrupted=tokens),
+        replace(data, foils=one * 3),
+        replace(data, choices=tokens, pivots=one[:, 0]),
+        replace(data, tokens=tokens.astype(np.int64)),
+    ]
+    assert len({digest(data), *map(digest, others)}) == 7
