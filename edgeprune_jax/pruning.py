@@ -16,9 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import struct
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, PyTree
 
-from edgeprune_jax import gates, hard_examples, objectives
+from edgeprune_jax import gates, hard_examples, objectives, sharding
 from edgeprune_jax.engine import masked_forward
 from edgeprune_jax.estimators import ESTIMATORS
 from edgeprune_jax.graph import Edges, Graph, scale_writers
@@ -191,11 +192,14 @@ def prune(
     state: PruneState,
     *,
     means: str | Writes | None = None,
+    mesh: Mesh | None = None,
 ) -> Iterator[tuple[PruneState, dict]]:
     """Runs from `state` to the last step, yielding each step's state and metrics.
 
     A yielded state is donated to the next step: save it before asking for more. `teacher` holds
     the full model's logits for all N examples of `data`; without it each step computes its own.
+    With a `mesh`, the batches are placed and the steps split as `sharding` says; `params` are where
+    the caller put them. Raises `ValueError` for a batch that the mesh cannot split.
     """
     step = make_step(model, config)
     full = jax.jit(partial(plain_forward, model))
@@ -206,10 +210,11 @@ def prune(
             chosen = hard_examples.choose(
                 chosen, np.asarray(state.failures), config.hard_share, seed=config.seed, step=number
             )
-        batch = fit(data, chosen, buckets)
-        if teacher is None:
-            expected = full(params, batch.tokens, valid=batch.valid, positions=batch.positions)
-        else:
-            expected = teacher[chosen]
-        state, metrics = step(state, params, batch, expected, means, chosen)
+        batch = sharding.place(fit(data, chosen, buckets), sharding.batch_shardings, mesh)
+        with sharding.using(mesh):
+            if teacher is None:
+                expected = full(params, batch.tokens, valid=batch.valid, positions=batch.positions)
+            else:
+                expected = sharding.place(teacher[chosen], sharding.by_example, mesh)
+            state, metrics = step(state, params, batch, expected, means, chosen)
         yield state, metrics

@@ -20,10 +20,11 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from edgeprune_jax import atomic, checkpoints
+from edgeprune_jax import atomic, checkpoints, sharding
 from edgeprune_jax.ablation import settle
 from edgeprune_jax.circuits import Circuit, from_mask, reachable
 from edgeprune_jax.evaluation import teacher_logits
@@ -48,25 +49,35 @@ def run_pruning(
     folder: Path,
     *,
     on_log: Callable[[dict], None] = lambda metrics: None,
+    mesh: Mesh | None = None,
 ) -> Edges:
     """Prunes in a claimed folder, resuming what it holds, and returns the final log-alphas.
 
-    `on_log` receives the metrics of every tenth step, a dict of numbers with `step`.
+    `on_log` receives the metrics of every tenth step, a dict of numbers with `step`. With a `mesh`
+    the weights, batches and steps are split over its devices (`sharding`); without one the first
+    device does all. Raises `ValueError`, naming the array, for what the mesh cannot split.
     """
     if (folder / "gates.safetensors").exists():
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
         return read_gates(folder, loaded.graph)
-    teacher = None
-    if worth_storing(loaded, data, config):
-        teacher = teacher_logits(loaded.model, loaded.params, data)
-    means = None
-    if config.ablation == "mean":
-        means = settle(loaded.model, loaded.params, data, "mean")
+    if mesh is not None and mesh.shape["fsdp"] > 1:
+        # Its results were wrong on simulated devices (experiments/LOG.md, 2026-11-26).
+        raise ValueError(f"mesh.fsdp must be 1 for a run: got {mesh.shape['fsdp']}")
+    params = sharding.place(loaded.params, sharding.weight_shardings, mesh)
+    teacher = means = None
+    with sharding.using(mesh):
+        if worth_storing(loaded, data, config):
+            teacher = teacher_logits(loaded.model, params, data)
+        if config.ablation == "mean":
+            means = settle(loaded.model, params, data, "mean")
     with checkpoints.open_checkpoints(folder / "checkpoints") as manager:
-        state = checkpoints.restore(manager, init(loaded.graph, config, examples=len(data)))
+        state = init(loaded.graph, config, examples=len(data))
+        state = checkpoints.restore(manager, sharding.place(state, sharding.replicated, mesh))
         done = int(state.step)
         log = _resume_log(folder / "metrics.jsonl", done)
-        steps = prune(loaded.model, loaded.params, data, teacher, config, state, means=means)
+        steps = prune(
+            loaded.model, params, data, teacher, config, state, means=means, mesh=mesh
+        )  # fmt: skip
         # Counted here: to ask the state for its step would be to wait for the device.
         for number, (state, metrics) in enumerate(steps, done + 1):
             if number % LOG_EVERY == 0 or number == config.steps:

@@ -18,7 +18,7 @@ Axes: R readers of the segment, W writers up to its end, S writers of the segmen
 
 import math
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +27,10 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from edgeprune_jax.graph import Graph
+from edgeprune_jax.sharding import constrain
 from edgeprune_jax.stream import LayerWrites, Model, add
+
+STREAMS = "- B - D"  # how the outbox, readers' inputs and cotangents are split (`sharding`)
 
 
 class Streams(NamedTuple):
@@ -45,24 +48,24 @@ def default_segment(layers: int) -> int:
 def mix(
     m: Float[Array, "R W"], d: Float[Array, "W B T D"], dtype: DTypeLike
 ) -> Float[Array, "R B T D"]:
-    """Masked sums over writers, as one flat product, accumulated in float32, cast to `dtype`."""
-    x = _matmul(m.astype(d.dtype), _flat(d))
-    return x.astype(dtype).reshape(m.shape[0], *d.shape[1:])
+    """Masked sums over writers, as one product, accumulated in float32, cast to `dtype`."""
+    return constrain(_product(m.astype(d.dtype), d, 1).astype(dtype), STREAMS)
 
 
 def correlate(gx: Float[Array, "R B T D"], d: Float[Array, "W B T D"]) -> Float[Array, "R W"]:
     """The mask's gradient: each reader's cotangent against each writer, in float32."""
-    return _matmul(_flat(gx.astype(d.dtype)), _flat(d).T)
+    gx = gx.astype(d.dtype)
+    if jax.sharding.get_abstract_mesh().empty:
+        # XLA for CPUs holds less for one flat product; flattened, a split width would be gathered.
+        gx, d = (x.reshape(x.shape[0], math.prod(x.shape[1:])) for x in (gx, d))
+    axes = tuple(range(1, d.ndim))
+    return _product(gx, d, (axes, axes))
 
 
-def _matmul(a: Array, b: Array) -> Array:
+def _product(a: Array, b: Array, axes: Any) -> Array:
     """A product of full precision: accelerators would round float32 operands to bfloat16."""
     wide = jnp.promote_types(a.dtype, jnp.float32)
-    return jnp.matmul(a, b, precision="highest", preferred_element_type=wide)
-
-
-def _flat(x: Array) -> Array:
-    return x.reshape(x.shape[0], math.prod(x.shape[1:]))
+    return jnp.tensordot(a, b, axes, precision="highest", preferred_element_type=wide)
 
 
 def call(function, *inputs):
@@ -126,11 +129,11 @@ def make_segment(model: Model, graph: Graph):
                 x = x + mix(m[row : row + n_rows, before:column], jnp.concatenate(own), dtype)
             inputs = (block, *qkv(x), streams[layer].attention, ablated[layer].heads)
             heads_wrote, kept_attention = call(partial(attend, valid), *inputs)
-            own.append(heads_wrote.astype(outbox_dtype))
+            own.append(constrain(heads_wrote.astype(outbox_dtype), STREAMS))
             reads = m[mlp_row, None, column : column + heads]
             x_mlp = x[attention_rows] + mix(reads, own[-1], dtype)[0]
             mlp_wrote, kept_mlp = call(mlp, block, x_mlp, streams[layer].mlp, ablated[layer].mlp)
-            own.append(mlp_wrote.astype(outbox_dtype)[None])
+            own.append(constrain(mlp_wrote.astype(outbox_dtype)[None], STREAMS))
             kept.append((kept_attention, kept_mlp))
         return jnp.concatenate(own), kept
 
@@ -143,7 +146,7 @@ def make_segment(model: Model, graph: Graph):
         g_readers, g_blocks, g_streams, g_ablated = [], [], [], []
         for layer in reversed(range(len(blocks))):
             row, column = layer * n_rows, before + layer * n_columns
-            g = g_own[layer * n_columns : (layer + 1) * n_columns].astype(dtype)
+            g = constrain(g_own[layer * n_columns : (layer + 1) * n_columns].astype(dtype), STREAMS)
             later = m[row + n_rows :, column : column + n_columns].T
             g = add(g, *(
                 mix(later[:, at * n_rows : (at + 1) * n_rows], gx, dtype)
@@ -158,7 +161,8 @@ def make_segment(model: Model, graph: Graph):
             inputs = (blocks[layer], *qkv(x[row:mlp_row]), *attention)
             g_heads_wrote = g[:heads] + reads * gx_mlp
             g_block, *gx, g_stream, g_heads = pull_attention(inputs, g_heads_wrote)
-            g_readers = [jnp.concatenate((*gx, gx_mlp[None])), *g_readers]
+            gx = constrain(jnp.concatenate((*gx, gx_mlp[None])), STREAMS)
+            g_readers = [gx, *g_readers]
             g_blocks.append(jax.tree.map(_sum, g_block, g_block_mlp))
             g_streams.append(Streams(g_stream, g_stream_mlp))
             g_ablated.append(LayerWrites(g_heads, g_ablated_mlp))

@@ -17,7 +17,8 @@ set; without a mesh it does nothing, and a program for one device is as if it we
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -132,14 +133,24 @@ def batch_shardings(batch: PyTree, mesh: Mesh | AbstractMesh) -> PyTree:
     return _shardings(batch, mesh, BATCH, "batch")
 
 
-def by_example(mesh: Mesh | AbstractMesh) -> NamedSharding:
-    """Where an array goes whose first axis are the examples of a batch."""
-    return NamedSharding(mesh, _spec((RULES["B"],)))
+def by_example(tree: PyTree, mesh: Mesh | AbstractMesh) -> PyTree:
+    """Where arrays go whose first axis are the examples of a batch."""
+    return jax.tree.map(lambda _: NamedSharding(mesh, _spec((RULES["B"],))), tree)
 
 
 def replicated(tree: PyTree, mesh: Mesh | AbstractMesh) -> PyTree:
     """Every array whole on every device: a `PruneState`, a mask, settled means."""
     return jax.tree.map(lambda _: NamedSharding(mesh, PartitionSpec()), tree)
+
+
+def using(mesh: Mesh | None) -> AbstractContextManager:
+    """The context in which programs are split over a mesh; without one nothing changes."""
+    return nullcontext() if mesh is None else jax.set_mesh(mesh)
+
+
+def place(tree: PyTree, where: Callable[[PyTree, Mesh], PyTree], mesh: Mesh | None) -> PyTree:
+    """A tree on its devices, `where` one of the functions above; without a mesh as it is."""
+    return tree if mesh is None else jax.device_put(tree, where(tree, mesh))
 
 
 def constrain(x: Array, axes: str) -> Array:

@@ -7,11 +7,14 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
-from edgeprune_jax import circuit_json, provenance, scores_file
+from edgeprune_jax import circuit_json, provenance, scores_file, sharding
 from edgeprune_jax.circuits import Circuit
 from edgeprune_jax.models.load import load_model
 from edgeprune_jax.models.loaded import Loaded
+from edgeprune_jax.settings import PruneConfig
+from edgeprune_jax.sharding import MeshShape
 from edgeprune_jax.tasks.alignment import Aligned
 from edgeprune_jax.tasks.cache import load_task
 from edgeprune_jax.tasks.splits import Split
@@ -54,6 +57,23 @@ def find_data(loaded: Loaded, task: str, *, split: Split, n: int, seed: int) -> 
             stacklevel=2,
         )
     return made
+
+
+def find_mesh(shape: MeshShape, loaded: Loaded, config: PruneConfig) -> Mesh | None:
+    """The mesh of a run, None for one device.
+
+    Raises `ValueError` where there are too few devices, and where weights or batches do not divide.
+    """
+    if shape.devices == 1:
+        return None
+    mesh = sharding.make_mesh(shape)
+    sharding.weight_shardings(loaded.params, mesh)
+    if config.batch_size % (shape.data * shape.fsdp):
+        raise ValueError(
+            f"batch_size must be a multiple of mesh.data x mesh.fsdp, {shape.data * shape.fsdp}: "
+            f"got {config.batch_size}"
+        )
+    return mesh
 
 
 def read_circuit(path: Path, model: str | None, edges: int | None) -> tuple[Circuit, Loaded]:

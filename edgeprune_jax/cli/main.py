@@ -76,7 +76,6 @@ def _parse(arguments: list[str]):
                 prog="edgeprune",
                 description="Circuits of transformers by Edge Pruning.",
                 args=prune.with_preset(arguments),
-                config=(tyro.conf.OmitArgPrefixes,),
             )
     except SystemExit as stop:
         if stop.code in (0, None):

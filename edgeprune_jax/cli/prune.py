@@ -5,15 +5,16 @@ import json
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
+import tyro
 from rich.console import Console
 
 from edgeprune_jax import atomic, circuit_json
 from edgeprune_jax.baselines.eap import eap, eap_circuit
 from edgeprune_jax.circuits import Circuit
 from edgeprune_jax.cli import dry_run
-from edgeprune_jax.cli.inputs import find_data, find_model, origin
+from edgeprune_jax.cli.inputs import find_data, find_mesh, find_model, origin
 from edgeprune_jax.cli.progress import Progress
 from edgeprune_jax.evaluation import evaluate
 from edgeprune_jax.full_model import score_model
@@ -23,6 +24,7 @@ from edgeprune_jax.report.run import write_run_report
 from edgeprune_jax.report.tables import comparison, to_rich
 from edgeprune_jax.run import check, claim, discrete, run_pruning
 from edgeprune_jax.settings import PAPER, PruneConfig
+from edgeprune_jax.sharding import MeshShape
 from edgeprune_jax.tasks.batch import Batch, digest, take
 
 PRESETS = {"default": PruneConfig(), "paper": PAPER}
@@ -60,8 +62,10 @@ class Prune:
     """Estimate memory and time of a step, print them, and write nothing."""
     json: bool = False
     """Print the result as one JSON object, and no progress."""
-    config: PruneConfig = field(default_factory=PruneConfig)
+    config: Annotated[PruneConfig, tyro.conf.arg(name="")] = field(default_factory=PruneConfig)
     """Settings of the method."""
+    mesh: MeshShape = field(default_factory=MeshShape)
+    """Devices to split the model and the batches over. By default one."""
 
 
 def with_preset(arguments: list[str]) -> list[str]:
@@ -94,6 +98,7 @@ def run(options: Prune) -> int:
             f"got {options.edges}"
         )
     check(loaded, train, options.config)
+    mesh = find_mesh(options.mesh, loaded, options.config)
     if options.dry_run:
         return show_estimate(options, loaded, train)
     test = None  # read before any work, so that a file without test prompts is refused now
@@ -120,7 +125,9 @@ def run(options: Prune) -> int:
     if scores.doubt:
         warnings.warn(f"{scores.doubt}: a circuit explains what it does instead", stacklevel=2)
     with Progress(console, "pruning", options.config.steps) as bar:
-        gates = run_pruning(loaded, train, options.config, options.out, on_log=bar.show)
+        gates = run_pruning(
+            loaded, train, options.config, options.out, on_log=bar.show, mesh=mesh
+        )  # fmt: skip
     circuit = discrete(
         gates, options.config, edges=options.edges,
         provenance=origin(

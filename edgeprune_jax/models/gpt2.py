@@ -20,6 +20,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from edgeprune_jax.graph import POSITIONS, TOKENS, Graph
 from edgeprune_jax.models import layers, stored
 from edgeprune_jax.models.stored import Stored
+from edgeprune_jax.sharding import constrain
 from edgeprune_jax.stream import Model
 
 HUGGINGFACE: Mapping[str, str] = MappingProxyType(
@@ -174,7 +175,8 @@ def embed(params: Params, tokens: Int[Array, "B T"]) -> Float[Array, "2 B T D"]:
         raise ValueError(f"prompts must fit the model's {limit} positions: got {length} tokens")
     # `take` answers an id outside the vocabulary with NaN, where indexing would clamp it.
     words = jnp.take(params.embedding, tokens, axis=0)
-    return jnp.stack([words, jnp.broadcast_to(params.positions[:length], words.shape)])
+    positions = jnp.broadcast_to(params.positions[:length], words.shape)
+    return constrain(jnp.stack([words, positions]), "- B - D")
 
 
 def attend(
@@ -188,23 +190,26 @@ def attend(
     del valid  # causal, and padded on the right: no token sees the padding after it
 
     def project(x, weight, bias):
+        x = constrain(x, "- B - D")
         x = layers.layer_norm(
             x, block.attention_norm, block.attention_norm_bias, eps=config.norm_eps
         )
-        return jnp.einsum("hbtd,hkd->hbtk", x, weight) + bias[:, None, None]
+        return constrain(jnp.einsum("hbtd,hkd->hbtk", x, weight) + bias[:, None, None], "H B - -")
 
     q = project(x_q, block.q, block.q_bias)
     k = project(x_k, block.k, block.k_bias)
     v = project(x_v, block.v, block.v_bias)
-    y = jnp.einsum("hbtk,hkd->hbtd", layers.attention(q, k, v, causal=True), block.o)
+    read = constrain(layers.attention(q, k, v, causal=True), "- B - -")
+    y = constrain(jnp.einsum("hbtk,hkd->hbtd", read, block.o), "- B - D")
     return y + (block.o_bias / config.heads)[None, None, None]
 
 
 def mlp(config: GPT2Config, block: Block, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
     x = layers.layer_norm(x, block.mlp_norm, block.mlp_norm_bias, eps=config.norm_eps)
-    up = jnp.einsum("btd,fd->btf", x, block.up) + block.up_bias[None, None]
+    x = constrain(x, "B - -")
+    up = constrain(jnp.einsum("btd,fd->btf", x, block.up) + block.up_bias[None, None], "B - F")
     y = jnp.einsum("btf,fd->btd", jax.nn.gelu(up, approximate=True), block.down)
-    return y + block.down_bias[None, None]
+    return constrain(y, "B - D") + block.down_bias[None, None]
 
 
 def unembed(config: GPT2Config, params: Params, x: Float[Array, "B A D"]) -> Float[Array, "B A V"]:
@@ -212,4 +217,4 @@ def unembed(config: GPT2Config, params: Params, x: Float[Array, "B A D"]) -> Flo
     x = layers.layer_norm(x, params.norm, params.norm_bias, eps=config.norm_eps)
     weight = params.embedding if params.unembedding is None else params.unembedding
     wide = layers.at_least_float32(x.dtype)
-    return jnp.einsum("bad,vd->bav", x, weight, preferred_element_type=wide)
+    return constrain(jnp.einsum("bad,vd->bav", x, weight, preferred_element_type=wide), "B - -")

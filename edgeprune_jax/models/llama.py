@@ -26,6 +26,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from edgeprune_jax.graph import TOKENS, Graph
 from edgeprune_jax.models import layers, stored
 from edgeprune_jax.models.stored import Stored
+from edgeprune_jax.sharding import constrain
 from edgeprune_jax.stream import Model
 
 HUGGINGFACE: Mapping[str, str] = MappingProxyType(
@@ -190,7 +191,7 @@ def build(config: LlamaConfig) -> Model:
 
 def embed(params: Params, tokens: Int[Array, "B T"]) -> Float[Array, "1 B T D"]:
     # `take` answers an id outside the vocabulary with NaN, where indexing would clamp it.
-    return jnp.take(params.embedding, tokens, axis=0)[None]
+    return constrain(jnp.take(params.embedding, tokens, axis=0)[None], "- B - D")
 
 
 def attend(
@@ -210,21 +211,26 @@ def attend(
         )
 
     def project(x, weight, bias):
+        x = constrain(x, "- B - D")
         x = layers.rms_norm(x, block.attention_norm, eps=config.norm_eps)
         y = jnp.einsum("hbtd,hkd->hbtk", x, weight)
-        return y if bias is None else y + bias[:, None, None]
+        return constrain(y if bias is None else y + bias[:, None, None], "H B - -")
 
     q = layers.rotary(project(x_q, block.q, block.q_bias), frequencies)
     k = layers.rotary(project(x_k, block.k, block.k_bias), frequencies)
     v = project(x_v, block.v, block.v_bias)
-    y = jnp.einsum("hbtk,hkd->hbtd", layers.attention(q, k, v, causal=True), block.o)
+    read = constrain(layers.attention(q, k, v, causal=True), "- B - -")
+    y = constrain(jnp.einsum("hbtk,hkd->hbtd", read, block.o), "- B - D")
     return y if block.o_bias is None else y + (block.o_bias / config.heads)[None, None, None]
 
 
 def mlp(config: LlamaConfig, block: Block, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
-    x = layers.rms_norm(x, block.mlp_norm, eps=config.norm_eps)
-    gate = jax.nn.silu(jnp.einsum("btd,fd->btf", x, block.gate))
-    return jnp.einsum("btf,fd->btd", gate * jnp.einsum("btd,fd->btf", x, block.up), block.down)
+    x = constrain(layers.rms_norm(x, block.mlp_norm, eps=config.norm_eps), "B - -")
+    gate, up = (
+        constrain(jnp.einsum("btd,fd->btf", x, weight), "B - F")
+        for weight in (block.gate, block.up)
+    )
+    return constrain(jnp.einsum("btf,fd->btd", jax.nn.silu(gate) * up, block.down), "B - D")
 
 
 def unembed(config: LlamaConfig, params: Params, x: Float[Array, "B A D"]) -> Float[Array, "B A V"]:
@@ -232,4 +238,4 @@ def unembed(config: LlamaConfig, params: Params, x: Float[Array, "B A D"]) -> Fl
     x = layers.rms_norm(x, params.norm, eps=config.norm_eps)
     weight = params.embedding if params.unembedding is None else params.unembedding
     wide = layers.at_least_float32(x.dtype)
-    return jnp.einsum("bad,vd->bav", x, weight, preferred_element_type=wide)
+    return constrain(jnp.einsum("bad,vd->bav", x, weight, preferred_element_type=wide), "B - -")

@@ -1,0 +1,181 @@
+"""Split over eight simulated devices, everything is as on one, and no outbox travels."""
+
+import re
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from checks import assert_close, quick_jit
+
+from edgeprune_jax import sharding
+from edgeprune_jax.ablation import ablated_writes
+from edgeprune_jax.engine import masked_forward
+from edgeprune_jax.gates import sample_gates
+from edgeprune_jax.graph import Edges, Graph
+from edgeprune_jax.models import gpt2, llama
+from edgeprune_jax.models.loaded import Loaded
+from edgeprune_jax.pruning import init, make_step
+from edgeprune_jax.run import run_pruning
+from edgeprune_jax.segment import Streams, make_segment
+from edgeprune_jax.settings import PruneConfig
+from edgeprune_jax.sharding import MeshShape, make_mesh
+from edgeprune_jax.stream import Model, plain_forward
+from edgeprune_jax.tasks.batch import Batch
+
+B, T, D, HEADS, HEAD = 8, 6, 32, 4, 8
+MESHES = [MeshShape(1, 8), MeshShape(2, 4), MeshShape(4, 2), MeshShape(8, 1)]
+LLAMA = llama.LlamaConfig(
+    2, heads=HEADS, kv_heads=2, head_dim=HEAD, width=D, hidden=48, vocab=11, qkv_bias=True
+)
+GPT2 = gpt2.GPT2Config(2, heads=HEADS, width=D, hidden=48, vocab=11, positions=7)
+CONFIG = PruneConfig(
+    steps=20, batch_size=B, warmup=40, gate_init=1.0, start=0.2, target=0.9, rate_warmup=5,
+    price=0.0, seed=3,
+)  # fmt: skip
+
+
+class Setting(NamedTuple):
+    model: Model
+    params: Any
+    graph: Graph
+
+
+def setting(family, config) -> Setting:
+    params = family.random_params(config, key=jax.random.key(0))
+    return Setting(family.build(config), params, family.graph(config))
+
+
+@pytest.fixture(scope="module")
+def small() -> Setting:
+    return setting(llama, LLAMA)
+
+
+@pytest.fixture(scope="module", params=MESHES, ids=lambda s: f"{s.data}x{s.model}")
+def mesh(request):
+    return make_mesh(request.param)
+
+
+def prompts(n=B) -> Batch:
+    tokens, corrupted = np.random.default_rng(0).integers(0, 11, (2, n, T), dtype=np.int32)
+    one = np.ones((n, 1), np.int32)
+    return Batch(
+        tokens, corrupted, np.ones((n, T), bool), one * (T - 1), one.astype(np.float32),
+        tokens[:, :1], tokens[:, 1:2],
+    )  # fmt: skip
+
+
+def logits_and_slopes(case, values, params, batch):
+    def loss(values):
+        logits = masked_forward(
+            case.model, params, batch.tokens, Edges(values, case.graph),
+            corrupted_tokens=batch.corrupted, valid=batch.valid, segment=1,
+        )  # fmt: skip
+        return jnp.sum(jnp.sin(jnp.arange(logits.size).reshape(logits.shape)) * logits), logits
+
+    slopes, logits = jax.grad(loss, has_aux=True)(values)
+    return logits, slopes
+
+
+def on(mesh, case):
+    return sharding.place(case.params, sharding.weight_shardings, mesh)
+
+
+def test_logits_and_mask_gradients_are_those_of_one_device(small, mesh):
+    check_logits_and_slopes(small, mesh)
+
+
+def test_gpt2_is_that_of_one_device():
+    check_logits_and_slopes(setting(gpt2, GPT2), make_mesh(MeshShape(2, 4)))
+
+
+def check_logits_and_slopes(case, mesh):
+    values = jnp.asarray(np.random.default_rng(1).uniform(size=case.graph.n_edges), jnp.float32)
+    run = quick_jit(partial(logits_and_slopes, case))
+    expected = run(values, case.params, prompts())
+    with sharding.using(mesh):
+        got = run(values, on(mesh, case), sharding.place(prompts(), sharding.batch_shardings, mesh))
+    assert got[0].sharding.shard_shape(got[0].shape)[0] == B // (mesh.size // mesh.shape["model"])
+    jax.tree.map(partial(assert_close, share=1e-5), got, expected)
+
+
+def test_a_run_ends_with_the_gates_of_one_device(small, mesh, one_device, tmp_path):
+    got = pruned(small, tmp_path, mesh)
+    np.testing.assert_allclose(got, one_device, rtol=0, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def one_device(small, tmp_path_factory):
+    gates = pruned(small, tmp_path_factory.mktemp("one"), None)
+    moved = np.abs(gates - np.asarray(init(small.graph, CONFIG).trainable.edges.values))
+    assert (moved > 0.1 * CONFIG.gate_rate).mean() > 0.5
+    return gates
+
+
+def test_a_run_refuses_fsdp(small, tmp_path):
+    with pytest.raises(ValueError, match="mesh.fsdp must be 1 for a run: got 2"):
+        pruned(small, tmp_path, make_mesh(MeshShape(fsdp=2)))
+
+
+def pruned(case, folder, mesh):
+    loaded = Loaded(case.model, case.params, case.graph, None, "tiny", "none")
+    return np.asarray(run_pruning(loaded, prompts(24), CONFIG, folder, mesh=mesh).values)
+
+
+def test_masks_are_drawn_bit_by_bit_as_on_one_device(small, mesh):
+    gates = init(small.graph, CONFIG).trainable.edges
+    draw = jax.jit(partial(sample_gates, key=jax.random.key(7)))
+    with sharding.using(mesh):
+        got = draw(sharding.place(gates, sharding.replicated, mesh)).values
+    np.testing.assert_array_equal(got, draw(gates).values)
+
+
+def test_outbox_and_cotangents_are_split_by_examples_and_width(small, mesh):
+    """What a segment adds to the outbox, and the cotangents of what it reads there."""
+    case, batch = small, jax.tree.map(jnp.asarray, prompts())
+    segment = make_segment(case.model, case.graph)
+
+    def run(m, params):
+        ablated = ablated_writes(case.model, params, batch.corrupted)
+        earlier = (case.model.embed(params, batch.tokens),)
+        streams = (Streams(ablated.embeds[0], ablated.embeds[0]),)
+        args = (params.blocks[:1], streams, ablated.layers[:1], batch.valid)
+        own, pull = jax.vjp(lambda m, earlier: segment(m, earlier, *args), m, earlier)
+        return own, *pull(own)
+
+    m = jnp.ones((case.graph.readers_per_layer, case.graph.sources(1)))
+    with sharding.using(mesh):
+        own, g_mask, (g_earlier,) = quick_jit(run)(m, on(mesh, case))
+    shard = (B // (mesh.shape["data"] * mesh.shape["fsdp"]), T, D // mesh.shape["model"])
+    assert own.sharding.shard_shape(own.shape) == (HEADS + 1, *shard)
+    assert g_earlier.sharding.shard_shape(g_earlier.shape) == (1, *shard)
+    assert g_mask.sharding.is_fully_replicated
+
+
+def test_a_step_gathers_no_outbox(small, mesh):
+    """The largest that travels is one stream's width, or what all heads read, for the examples."""
+    case, batch = small, sharding.place(prompts(), sharding.batch_shardings, mesh)
+    params, step = on(mesh, case), make_step(small.model, CONFIG)
+    state = sharding.place(init(case.graph, CONFIG), sharding.replicated, mesh)
+    with sharding.using(mesh):
+        teacher = jax.jit(partial(plain_forward, case.model))(
+            params, batch.tokens, positions=batch.positions
+        )
+        program = step.func.lower(*step.args, state, params, batch, teacher, None).compile()
+    sizes = travelling(program.as_text())
+    assert mesh.shape["model"] == 1 or sizes
+    examples = B // (mesh.shape["data"] * mesh.shape["fsdp"])
+    largest = examples * T * max(D, HEADS * HEAD)
+    weights = max(leaf.size for leaf in jax.tree.leaves(case.params)) // mesh.shape["model"]
+    assert max(sizes, default=0) <= max(largest, weights * (mesh.shape["fsdp"] > 1))
+    assert largest < examples * T * D * HEADS  # what one layer's heads write is larger
+
+
+def travelling(hlo: str) -> list[int]:
+    """Elements of each array that a collective other than a sum leaves on a device."""
+    kinds = r"(?:all-gather|all-to-all|collective-permute|collective-broadcast)(?:-start)?\("
+    found = re.findall(rf"= (.*?) {kinds}", hlo)
+    shapes = [shape for one in found for shape in re.findall(r"\w+\[([\d,]*)\]", one)]
+    return [int(np.prod([int(n) for n in shape.split(",") if n])) for shape in shapes]
