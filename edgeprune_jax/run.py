@@ -60,9 +60,6 @@ def run_pruning(
     if (folder / "gates.safetensors").exists():
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
         return read_gates(folder, loaded.graph)
-    if mesh is not None and mesh.shape["fsdp"] > 1:
-        # Its results were wrong on simulated devices (experiments/LOG.md, 2026-11-26).
-        raise ValueError(f"mesh.fsdp must be 1 for a run: got {mesh.shape['fsdp']}")
     params = sharding.place(loaded.params, sharding.weight_shardings, mesh)
     teacher = means = None
     with sharding.using(mesh):

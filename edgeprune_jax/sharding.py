@@ -169,6 +169,20 @@ def constrain(x: Array, axes: str) -> Array:
     return jax.lax.with_sharding_constraint(x, _spec(split))
 
 
+def gathered(block: PyTree) -> PyTree:
+    """A block's weights, whole along `fsdp`, as a layer needs them; its own part goes on with them.
+
+    Asked for here, for XLA, left to itself, gives wrong numbers where an axis of a weight and the
+    examples are split along the same axis of the mesh.
+    """
+
+    def one(path, leaf):
+        axes = WEIGHTS[path[-1].name].replace("K", WHOLE).replace("I", WHOLE)
+        return constrain(leaf, axes)
+
+    return jax.tree_util.tree_map_with_path(one, block)
+
+
 def _shardings(
     tree: PyTree, mesh: Mesh | AbstractMesh, table: Mapping[str, str], kind: str
 ) -> PyTree:

@@ -26,7 +26,7 @@ from edgeprune_jax.stream import Model, plain_forward
 from edgeprune_jax.tasks.batch import Batch
 
 B, T, D, HEADS, HEAD = 8, 6, 32, 4, 8
-MESHES = [MeshShape(1, 8), MeshShape(2, 4), MeshShape(4, 2), MeshShape(8, 1)]
+MESHES = [MeshShape(1, 8), MeshShape(2, 4), MeshShape(4, 2), MeshShape(8, 1), MeshShape(2, 2, 2)]
 LLAMA = llama.LlamaConfig(
     2, heads=HEADS, kv_heads=2, head_dim=HEAD, width=D, hidden=48, vocab=11, qkv_bias=True
 )
@@ -53,7 +53,7 @@ def small() -> Setting:
     return setting(llama, LLAMA)
 
 
-@pytest.fixture(scope="module", params=MESHES, ids=lambda s: f"{s.data}x{s.model}")
+@pytest.fixture(scope="module", params=MESHES, ids=lambda s: f"{s.data}x{s.model}x{s.fsdp}")
 def mesh(request):
     return make_mesh(request.param)
 
@@ -87,8 +87,9 @@ def test_logits_and_mask_gradients_are_those_of_one_device(small, mesh):
     check_logits_and_slopes(small, mesh)
 
 
-def test_gpt2_is_that_of_one_device():
-    check_logits_and_slopes(setting(gpt2, GPT2), make_mesh(MeshShape(2, 4)))
+@pytest.mark.parametrize("shape", MESHES[1::3], ids=["2x4x1", "2x2x2"])
+def test_gpt2_is_that_of_one_device(shape):
+    check_logits_and_slopes(setting(gpt2, GPT2), make_mesh(shape))
 
 
 def check_logits_and_slopes(case, mesh):
@@ -112,11 +113,6 @@ def one_device(small, tmp_path_factory):
     moved = np.abs(gates - np.asarray(init(small.graph, CONFIG).trainable.edges.values))
     assert (moved > 0.1 * CONFIG.gate_rate).mean() > 0.5
     return gates
-
-
-def test_a_run_refuses_fsdp(small, tmp_path):
-    with pytest.raises(ValueError, match="mesh.fsdp must be 1 for a run: got 2"):
-        pruned(small, tmp_path, make_mesh(MeshShape(fsdp=2)))
 
 
 def pruned(case, folder, mesh):

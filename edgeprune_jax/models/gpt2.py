@@ -20,7 +20,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from edgeprune_jax.graph import POSITIONS, TOKENS, Graph
 from edgeprune_jax.models import layers, stored
 from edgeprune_jax.models.stored import Stored
-from edgeprune_jax.sharding import constrain
+from edgeprune_jax.sharding import constrain, gathered
 from edgeprune_jax.stream import Model
 
 HUGGINGFACE: Mapping[str, str] = MappingProxyType(
@@ -189,6 +189,8 @@ def attend(
 ) -> Float[Array, "H B T D"]:
     del valid  # causal, and padded on the right: no token sees the padding after it
 
+    block = gathered(block)
+
     def project(x, weight, bias):
         x = constrain(x, "- B - D")
         x = layers.layer_norm(
@@ -205,6 +207,7 @@ def attend(
 
 
 def mlp(config: GPT2Config, block: Block, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+    block = gathered(block)
     x = layers.layer_norm(x, block.mlp_norm, block.mlp_norm_bias, eps=config.norm_eps)
     x = constrain(x, "B - -")
     up = constrain(jnp.einsum("btd,fd->btf", x, block.up) + block.up_bias[None, None], "B - F")

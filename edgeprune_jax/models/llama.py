@@ -26,7 +26,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from edgeprune_jax.graph import TOKENS, Graph
 from edgeprune_jax.models import layers, stored
 from edgeprune_jax.models.stored import Stored
-from edgeprune_jax.sharding import constrain
+from edgeprune_jax.sharding import constrain, gathered
 from edgeprune_jax.stream import Model
 
 HUGGINGFACE: Mapping[str, str] = MappingProxyType(
@@ -210,6 +210,8 @@ def attend(
             f"windowed attention is not implemented: got {x_q.shape[2]} tokens"
         )
 
+    block = gathered(block)
+
     def project(x, weight, bias):
         x = constrain(x, "- B - D")
         x = layers.rms_norm(x, block.attention_norm, eps=config.norm_eps)
@@ -225,6 +227,7 @@ def attend(
 
 
 def mlp(config: LlamaConfig, block: Block, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+    block = gathered(block)
     x = constrain(layers.rms_norm(x, block.mlp_norm, eps=config.norm_eps), "B - -")
     gate, up = (
         constrain(jnp.einsum("btd,fd->btf", x, weight), "B - F")
