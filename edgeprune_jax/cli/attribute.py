@@ -5,8 +5,10 @@ import json
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+import tyro
 from rich.console import Console
 
 from edgeprune_jax import circuit_json, scores_file
@@ -42,7 +44,9 @@ class Attribute:
     """Edges of the circuit. Without it ACDC keeps its own, and for others none is written."""
     json: bool = False
     """Print one JSON object, and no progress."""
-    config: AttributionConfig = field(default_factory=AttributionConfig)
+    config: Annotated[AttributionConfig, tyro.conf.arg(name="")] = field(
+        default_factory=AttributionConfig
+    )
     """Settings of the method."""
 
 
