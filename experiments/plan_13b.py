@@ -32,6 +32,7 @@ RESULTS = Path("experiments/results/plan_13b")
 _13B, _70B = "codellama-13b", "llama-3-70b"
 CASES: Mapping[str, Request] = MappingProxyType(
     {
+        "v5e-2x4-64-8": Request(_13B, "v5e:2x4", 8, 64),
         "v5e-2x4-64-16": Request(_13B, "v5e:2x4", 16, 64),
         "v5e-2x4-72-32": Request(_13B, "v5e:2x4", 32, 72),
         "v5e-2x4-72-20": Request(_13B, "v5e:2x4", 20, 72),
