@@ -162,7 +162,6 @@ def test_help_documents_every_flag(command, call):
 def parsed(*arguments):
     return tyro.cli(
         Prune, args=with_preset(["prune", "--out", "x", *arguments])[1:],
-        config=(tyro.conf.OmitArgPrefixes,),
     )  # fmt: skip
 
 
