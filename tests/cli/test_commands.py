@@ -160,9 +160,7 @@ def test_help_documents_every_flag(command, call):
 
 
 def parsed(*arguments):
-    return tyro.cli(
-        Prune, args=with_preset(["prune", "--out", "x", *arguments])[1:],
-    )  # fmt: skip
+    return tyro.cli(Prune, args=with_preset(["prune", "--out", "x", *arguments])[1:])
 
 
 @pytest.mark.parametrize(
