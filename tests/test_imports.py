@@ -23,7 +23,7 @@ LEVELS = (
        tasks.induction tasks.arithmetic tasks.multiple_choice
        models.tracr models.gguf models.huggingface_config report.layout report.tables
        plan.messages plan.process""",
-    """settings evaluation baselines.eap scores_file mib tasks.jsonl models.huggingface
+    """settings evaluation measures.stability baselines.eap scores_file mib tasks.jsonl models.huggingface
        measures.minimality report.routes report.page""",
     """pruning tasks.make models.load measures.details measures.curve report.draw
        plan.count plan.named plan.make

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from edgeprune_jax import circuit_json
 from edgeprune_jax.circuits import Circuit, jaccard
+from edgeprune_jax.measures.stability import consensus, stability
 from edgeprune_jax.report.tables import Table, to_rich
 
 
@@ -26,6 +27,8 @@ class Compare:
     """Write the edges that all of them have to this file."""
     union: Path | None = None
     """Write the edges that any of them has to this file."""
+    consensus: Path | None = None
+    """Write the edges that more than half of them have to this file."""
     json: bool = False
     """Print one JSON object."""
 
@@ -44,10 +47,13 @@ def run(options: Compare) -> int:
         circuit_json.save(reduce(and_, circuits.values()), options.intersection)
     if options.union:
         circuit_json.save(reduce(or_, circuits.values()), options.union)
+    if options.consensus:
+        circuit_json.save(consensus(list(circuits.values())), options.consensus)
     if options.json:
         print(json.dumps(rows))
     else:
-        table = Table("Overlap", list(rows[0]), [list(row.values()) for row in rows])
+        title = f"Overlap: {sentence(stability(list(circuits.values())))}"
+        table = Table(title, list(rows[0]), [list(row.values()) for row in rows])
         Console().print(to_rich(table))
     return 0
 
@@ -59,3 +65,12 @@ def overlap(a: Circuit, b: Circuit) -> dict[str, float | int | None]:
         "edges a": len(a), "edges b": len(b), "shared": shared, "jaccard": jaccard(a, b),
         "by chance": chance, "times chance": shared / chance if chance else None,
     }  # fmt: skip
+
+
+def sentence(found: dict) -> str:
+    """The mean Jaccard index with its interval, if it has one, and that of chance."""
+    spread = ""
+    if found["interval"]:
+        low, high = found["interval"]
+        spread = f" ({found['level']:.0%} interval {low:.3f} to {high:.3f})"
+    return f"mean Jaccard index {found['jaccard']:.3f}{spread}, by chance {found['by_chance']:.3f}"

@@ -96,6 +96,14 @@ def test_compare_counts_what_is_shared(pruned, answer, tmp_path):
     assert set(circuit_json.load(tmp_path / "both.json")) == set(ours) & set(truth)
 
 
+def test_compare_says_how_stable_circuits_are_and_writes_their_consensus(pruned, call, tmp_path):
+    path = pruned / "circuit.json"
+    again = shutil.copy(TRUTH, tmp_path / "again.json")
+    code, out, _ = call("compare", path, TRUTH, again, "--consensus", tmp_path / "most.json")
+    assert code == 0 and "mean Jaccard index" in " ".join(out.split()) and "interval" in out
+    assert circuit_json.load(tmp_path / "most.json") == circuit_json.load(TRUTH)
+
+
 def test_draw_writes_a_picture_of_every_edge(answer, tmp_path):
     code, result = answer("draw", TRUTH, "--out", tmp_path / "truth.svg")
     assert code == 0 and result["drawn"] == 7
