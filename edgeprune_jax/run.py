@@ -26,6 +26,7 @@ from safetensors.numpy import load_file, save
 
 from edgeprune_jax import atomic, checkpoints, sharding
 from edgeprune_jax.ablation import settle
+from edgeprune_jax.checkpoints import USUAL, Policy
 from edgeprune_jax.circuits import Circuit, from_mask, reachable
 from edgeprune_jax.evaluation import teacher_logits
 from edgeprune_jax.gates import discretise, most_likely, soft_mask
@@ -39,7 +40,6 @@ from edgeprune_jax.tasks.batch import Batch
 
 TEACHER_BYTES = 2**30  # of float32 logits kept on the host
 LOG_EVERY = 10
-SAVE_EVERY = 50
 
 
 def run_pruning(
@@ -50,12 +50,14 @@ def run_pruning(
     *,
     on_log: Callable[[dict], None] = lambda metrics: None,
     mesh: Mesh | None = None,
+    policy: Policy = USUAL,
 ) -> Edges:
     """Prunes in a claimed folder, resuming what it holds, and returns the final log-alphas.
 
     `on_log` receives the metrics of every tenth step, a dict of numbers with `step`. With a `mesh`
     the weights, batches and steps are split over its devices (`sharding`); without one the first
-    device does all. Raises `ValueError`, naming the array, for what the mesh cannot split.
+    device does all. A run may go on on another mesh than it began. Raises `ValueError` for what the
+    mesh cannot split, naming the array, and for a checkpoint of another run or a broken one.
     """
     if (folder / "gates.safetensors").exists():
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
@@ -67,9 +69,11 @@ def run_pruning(
             teacher = teacher_logits(loaded.model, params, data)
         if config.ablation == "mean":
             means = settle(loaded.model, params, data, "mean")
-    with checkpoints.open_checkpoints(folder / "checkpoints") as manager:
+    this = checkpoints.describe(loaded, data, config)
+    with checkpoints.open_checkpoints(folder / "checkpoints", policy) as manager:
         state = init(loaded.graph, config, examples=len(data))
-        state = checkpoints.restore(manager, sharding.place(state, sharding.replicated, mesh))
+        state = checkpoints.restore(manager, state, this)
+        state = sharding.place(jax.tree.map(jnp.asarray, state), sharding.replicated, mesh)
         done = int(state.step)
         log = _resume_log(folder / "metrics.jsonl", done)
         steps = prune(
@@ -82,8 +86,8 @@ def run_pruning(
                 with log.open("a") as file:
                     file.write(json.dumps(row) + "\n")
                 on_log(row)
-            if number % SAVE_EVERY == 0 and number < config.steps:
-                checkpoints.save(manager, state)
+            if number % policy.every == 0 and number < config.steps:
+                checkpoints.save(manager, state, this)
     gates = final_gates(state.trainable)
     atomic.write(folder / "gates.safetensors", save({"edges": np.asarray(gates.values)}))
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)

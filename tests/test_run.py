@@ -8,17 +8,13 @@ import sys
 from importlib import resources
 from pathlib import Path
 
-import jax
 import numpy as np
-import orbax.checkpoint as ocp
 import pytest
 
-from edgeprune_jax import checkpoints, run
+from edgeprune_jax import run
 from edgeprune_jax.circuits import reachable
 from edgeprune_jax.gates import discretise, soft_mask
-from edgeprune_jax.graph import Graph
 from edgeprune_jax.models import tracr
-from edgeprune_jax.pruning import init, prune
 from edgeprune_jax.run import claim, discrete, run_pruning, worth_storing
 from edgeprune_jax.settings import PruneConfig
 from tracr_models.domain import full_domain
@@ -132,44 +128,6 @@ def test_a_folder_of_another_run_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"run holds another run \(it differs in seed, settings\)"):
         claim(tmp_path / "new" / "run", other)
     assert json.loads((tmp_path / "new" / "run" / "run.json").read_text()) == mine
-
-
-def test_a_checkpoint_keeps_its_state_when_the_run_goes_on(inputs, tmp_path):
-    loaded, data = inputs
-    first, copies = init(loaded.graph, CONFIG, examples=len(data)), {}
-    with checkpoints.open_checkpoints(tmp_path, keep=9) as manager:
-        for state, _ in prune(loaded.model, loaded.params, data, None, CONFIG, first):
-            step = int(state.step)
-            if step in (1, 2, 3):  # the next step takes these buffers at once
-                copies[step] = jax.tree.map(np.array, state)
-                checkpoints.save(manager, state)
-            if step == 5:
-                break
-        manager.wait_until_finished()
-        assert manager.all_steps() == [1, 2, 3]
-        shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
-        for step, expected in copies.items():
-            found = manager.restore(step, args=ocp.args.StandardRestore(shapes))
-            jax.tree.map(np.testing.assert_array_equal, found, expected)
-
-
-PLAIN, NODES = PruneConfig(), PruneConfig(node_gates=True)
-SMALL, LARGE = Graph(1, 2, 1), Graph(2, 2, 1)
-
-
-@pytest.mark.parametrize(
-    "saved, wanted",
-    [
-        ((SMALL, PLAIN), (LARGE, PLAIN)),
-        ((SMALL, PLAIN), (SMALL, NODES)),
-        ((SMALL, NODES), (SMALL, PLAIN)),
-    ],
-)
-def test_a_checkpoint_of_another_model_or_other_settings_is_refused(saved, wanted, tmp_path):
-    with checkpoints.open_checkpoints(tmp_path) as manager:
-        checkpoints.save(manager, init(*saved))
-        with pytest.raises(ValueError, match="step 0 belongs to another model or other settings"):
-            checkpoints.restore(manager, init(*wanted))
 
 
 def test_the_circuit_says_how_sparse_it_is(uninterrupted):

@@ -1,6 +1,7 @@
 """Split over eight simulated devices, everything is as on one, and no outbox travels."""
 
 import re
+import shutil
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ from checks import assert_close, quick_jit
 
 from edgeprune_jax import sharding
 from edgeprune_jax.ablation import ablated_writes
+from edgeprune_jax.checkpoints import Policy
 from edgeprune_jax.engine import masked_forward
 from edgeprune_jax.gates import sample_gates
 from edgeprune_jax.graph import Edges, Graph
@@ -22,7 +24,7 @@ from edgeprune_jax.run import run_pruning
 from edgeprune_jax.segment import Streams, make_segment
 from edgeprune_jax.settings import PruneConfig
 from edgeprune_jax.sharding import MeshShape, make_mesh
-from edgeprune_jax.stream import Model, plain_forward
+from edgeprune_jax.stream import Model
 from edgeprune_jax.tasks.batch import Batch
 
 B, T, D, HEADS, HEAD = 8, 6, 32, 4, 8
@@ -83,28 +85,46 @@ def on(mesh, case):
     return sharding.place(case.params, sharding.weight_shardings, mesh)
 
 
-def test_logits_and_mask_gradients_are_those_of_one_device(small, mesh):
-    check_logits_and_slopes(small, mesh)
+class Slopes(NamedTuple):
+    """Logits and slopes as a function of mask, weights and batch; what it gives on one device."""
+
+    case: Setting
+    run: Any
+    values: Any
+    expected: Any
+
+
+def slopes_of(case) -> Slopes:
+    values = jnp.asarray(np.random.default_rng(1).uniform(size=case.graph.n_edges), jnp.float32)
+    run = quick_jit(partial(logits_and_slopes, case))
+    return Slopes(case, run, values, run(values, case.params, prompts()))
+
+
+@pytest.fixture(scope="module")
+def llama_slopes(small):
+    return slopes_of(small)
+
+
+@pytest.fixture(scope="module")
+def gpt2_slopes():
+    return slopes_of(setting(gpt2, GPT2))
+
+
+def test_logits_and_mask_gradients_are_those_of_one_device(llama_slopes, mesh):
+    check_logits_and_slopes(llama_slopes, mesh)
 
 
 @pytest.mark.parametrize("shape", MESHES[1::3], ids=["2x4x1", "2x2x2"])
-def test_gpt2_is_that_of_one_device(shape):
-    check_logits_and_slopes(setting(gpt2, GPT2), make_mesh(shape))
+def test_gpt2_is_that_of_one_device(gpt2_slopes, shape):
+    check_logits_and_slopes(gpt2_slopes, make_mesh(shape))
 
 
-def check_logits_and_slopes(case, mesh):
-    values = jnp.asarray(np.random.default_rng(1).uniform(size=case.graph.n_edges), jnp.float32)
-    run = quick_jit(partial(logits_and_slopes, case))
-    expected = run(values, case.params, prompts())
+def check_logits_and_slopes(slopes, mesh):
+    batch = sharding.place(prompts(), sharding.batch_shardings, mesh)
     with sharding.using(mesh):
-        got = run(values, on(mesh, case), sharding.place(prompts(), sharding.batch_shardings, mesh))
+        got = slopes.run(slopes.values, on(mesh, slopes.case), batch)
     assert got[0].sharding.shard_shape(got[0].shape)[0] == B // (mesh.size // mesh.shape["model"])
-    jax.tree.map(partial(assert_close, share=1e-5), got, expected)
-
-
-def test_a_run_ends_with_the_gates_of_one_device(small, mesh, one_device, tmp_path):
-    got = pruned(small, tmp_path, mesh)
-    np.testing.assert_allclose(got, one_device, rtol=0, atol=1e-5)
+    jax.tree.map(partial(assert_close, share=1e-5), got, slopes.expected)
 
 
 @pytest.fixture(scope="module")
@@ -115,9 +135,39 @@ def one_device(small, tmp_path_factory):
     return gates
 
 
-def pruned(case, folder, mesh):
+@pytest.fixture(scope="module")
+def on_the_mesh(small, mesh, tmp_path_factory):
+    return pruned(small, tmp_path_factory.mktemp("mesh"), mesh)
+
+
+def pruned(case, folder, mesh, **options):
     loaded = Loaded(case.model, case.params, case.graph, None, "tiny", "none")
-    return np.asarray(run_pruning(loaded, prompts(24), CONFIG, folder, mesh=mesh).values)
+    gates = run_pruning(
+        loaded, prompts(24), CONFIG, folder, mesh=mesh, policy=Policy(every=4), **options
+    )
+    return np.asarray(gates.values)
+
+
+def test_a_run_ends_with_the_gates_of_one_device(on_the_mesh, one_device):
+    np.testing.assert_allclose(on_the_mesh, one_device, rtol=0, atol=1e-5)
+
+
+def test_a_stopped_run_goes_on_bit_by_bit_and_on_another_mesh(
+    small, mesh, on_the_mesh, one_device, tmp_path
+):
+    def stop(row):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pruned(small, tmp_path / "own", mesh, on_log=stop)
+    assert {path.name for path in (tmp_path / "own" / "checkpoints").iterdir()} == {"4", "8"}
+    shutil.copytree(tmp_path / "own", tmp_path / "other")
+    rows = []
+    again = pruned(small, tmp_path / "own", mesh, on_log=rows.append)
+    np.testing.assert_array_equal(again, on_the_mesh)
+    elsewhere = pruned(small, tmp_path / "other", None, on_log=rows.append)
+    np.testing.assert_allclose(elsewhere, one_device, rtol=0, atol=1e-5)
+    assert [row["step"] for row in rows] == [10, 20, 10, 20]
 
 
 def test_masks_are_drawn_bit_by_bit_as_on_one_device(small, mesh):
@@ -155,11 +205,11 @@ def test_a_step_gathers_no_outbox(small, mesh):
     case, batch = small, sharding.place(prompts(), sharding.batch_shardings, mesh)
     params, step = on(mesh, case), make_step(small.model, CONFIG)
     state = sharding.place(init(case.graph, CONFIG), sharding.replicated, mesh)
-    with sharding.using(mesh):
-        teacher = jax.jit(partial(plain_forward, case.model))(
-            params, batch.tokens, positions=batch.positions
-        )
-        program = step.func.lower(*step.args, state, params, batch, teacher, None).compile()
+    teacher = sharding.place(np.zeros((B, 1, 11), np.float32), sharding.by_example, mesh)
+    with sharding.using(mesh):  # with what a run gives, for it was compiled for that already
+        program = step.func.lower(
+            *step.args, state, params, batch, teacher, None, np.arange(B)
+        ).compile()
     sizes = travelling(program.as_text())
     assert mesh.shape["model"] == 1 or sizes
     examples = B // (mesh.shape["data"] * mesh.shape["fsdp"])

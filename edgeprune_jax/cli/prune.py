@@ -12,6 +12,7 @@ from rich.console import Console
 
 from edgeprune_jax import atomic, circuit_json
 from edgeprune_jax.baselines.eap import eap, eap_circuit
+from edgeprune_jax.checkpoints import Policy
 from edgeprune_jax.circuits import Circuit
 from edgeprune_jax.cli import dry_run
 from edgeprune_jax.cli.inputs import find_data, find_mesh, find_model, origin
@@ -66,6 +67,8 @@ class Prune:
     """Settings of the method."""
     mesh: MeshShape = field(default_factory=MeshShape)
     """Devices to split the model and the batches over. By default one."""
+    checkpoint: Policy = field(default_factory=Policy)
+    """What a stopped run goes on from."""
 
 
 def with_preset(arguments: list[str]) -> list[str]:
@@ -126,7 +129,8 @@ def run(options: Prune) -> int:
         warnings.warn(f"{scores.doubt}: a circuit explains what it does instead", stacklevel=2)
     with Progress(console, "pruning", options.config.steps) as bar:
         gates = run_pruning(
-            loaded, train, options.config, options.out, on_log=bar.show, mesh=mesh
+            loaded, train, options.config, options.out, on_log=bar.show, mesh=mesh,
+            policy=options.checkpoint,
         )  # fmt: skip
     circuit = discrete(
         gates, options.config, edges=options.edges,
