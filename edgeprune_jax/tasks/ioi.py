@@ -9,7 +9,8 @@ name, none of them in the clean prompt, so that nobody is named twice and no ans
 Templates, not sentences, are split, so that a circuit is tested on sentence forms it was not found
 on: 14 for training, 2 for validation, 4 for test, each with the answer named first (ABBA) or
 second (BABA). Names, places and objects are common to all splits. `ioi-t1` has a single template;
-there the splits have scenes (a place and an object) of their own.
+there the splits have scenes (a place and an object) of their own. `ioi-instruction` has the pairs
+of `ioi` as a chat: the user asks for the sentence to be completed, the assistant has begun it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -25,12 +26,23 @@ from edgeprune_jax.tasks.words import NAMES, OBJECTS, PLACES, TEMPLATES
 TEST = (12, 13, 1, 8)
 VALIDATION = (15, 6)
 T1 = TEMPLATES[1]
+# The markup is ChatML, that of SmolLM2 and Qwen.
+INSTRUCTION = (
+    "<|im_start|>user\nComplete the sentence with a name.<|im_end|>\n<|im_start|>assistant\n"
+)
 SCENES = tuple((place, thing) for place in PLACES for thing in OBJECTS)
 
 
 def ioi(tokenizer: Tokenizer, *, split: Split, n: int, seed: int) -> Iterator[Pair]:
     """`n` different pairs of a split, with the names that are one token each in this tokenizer."""
     return draw(known(NAMES, tokenizer), templates(split), SCENES, split=split, n=n, seed=seed)
+
+
+def ioi_instruction(tokenizer: Tokenizer, *, split: Split, n: int, seed: int) -> Iterator[Pair]:
+    """The pairs of `ioi`, behind an instruction."""
+    for pair in ioi(tokenizer, split=split, n=n, seed=seed):
+        clean, corrupted = ((INSTRUCTION, *prompt) for prompt in (pair.clean, pair.corrupted))
+        yield pair._replace(clean=clean, corrupted=corrupted)
 
 
 def ioi_t1(tokenizer: Tokenizer, *, split: Split, n: int, seed: int) -> Iterator[Pair]:

@@ -24,6 +24,7 @@ from edgeprune_jax.tasks.splits import Split
 TASKS: Mapping[str, Draw] = MappingProxyType({
     "ioi": ioi.ioi,
     "ioi-t1": ioi.ioi_t1,
+    "ioi-instruction": ioi.ioi_instruction,
     "greater-than": greater_than.greater_than,
     "gendered-pronoun": gendered_pronoun.gendered_pronoun,
     "boolean-few-shot": boolean.few_shot,

@@ -85,7 +85,7 @@ def test_both_name_orders_are_as_frequent(split):
 
 
 @settings(deadline=None, max_examples=25)
-@given(task=st.sampled_from(["ioi", "ioi-t1"]), split=splits, seed=seeds)
+@given(task=st.sampled_from(["ioi", "ioi-t1", "ioi-instruction"]), split=splits, seed=seeds)
 def test_pairs_differ_at_the_three_names_and_nowhere_else(tokenizer, task, split, seed):
     made = make_task(task, tokenizer, split=split, n=16, seed=seed)
     names = single_tokens([f" {name}" for name in NAMES], tokenizer).values()

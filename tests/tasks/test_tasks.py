@@ -53,7 +53,7 @@ def test_splits_share_no_prompt_and_seeds_differ(name, smollm2):
 def test_the_corrupted_prompt_does_not_say_the_answer(name, smollm2):
     for clean, corrupted, p in texts(name, smollm2):
         assert clean != corrupted
-        if name in ("ioi", "ioi-t1", "docstring", "induction"):
+        if name in ("ioi", "ioi-t1", "ioi-instruction", "docstring", "induction"):
             assert p.answer in clean and p.answer not in corrupted
             assert p.foil is not None and p.foil != p.answer
 
