@@ -29,12 +29,10 @@ import numpy as np
 import sweep_results
 import tyro
 from jax.sharding import Mesh
-from rich.console import Console
 
 from edgeprune_jax import atomic, circuit_json, sharding
 from edgeprune_jax.circuits import Circuit
 from edgeprune_jax.cli.inputs import find_data, origin
-from edgeprune_jax.cli.progress import Progress
 from edgeprune_jax.evaluation import measure_circuits, table
 from edgeprune_jax.full_model import score_model
 from edgeprune_jax.measures.details import details
@@ -99,7 +97,8 @@ CASES = {
         "Indirect object identification, bare and behind an instruction",
         Case(
             tasks=("ioi-instruction", "ioi"), lengths=(48, 32), model=DEFAULT,
-            config=PruneConfig(target=0.96, steps=200, warmup=100), edges=2826, test_examples=200,
+            config=PruneConfig(target=0.96, steps=200, batch_size=4, warmup=100), edges=2826,
+            test_examples=200,
             runs=Path("runs/boolean_smollm2-135m"),
             results=Path("experiments/results/boolean_smollm2-135m"),
         ),
@@ -139,8 +138,14 @@ def prune(case: Case, loaded: Loaded, mesh: Mesh | None, task: str) -> Circuit:
     claim(folder, {"model": model, "examples": digest(train), "edges": case.edges, **said})
     if not (folder / "metrics.jsonl").exists():
         warn_of_doubt(case, loaded, mesh, task, train)
-    with Progress(Console(), task, config.steps) as bar:
-        gates = run_pruning(loaded, train, config, folder, on_log=bar.show, mesh=mesh)
+
+    def show(row: dict) -> None:  # as lines, which can be followed in a log
+        print(
+            f"{task}: step {row['step']} of {config.steps}, divergence {row['divergence']:.3f}, "
+            f"sparsity {row['sparsity']:.4f}", flush=True,
+        )  # fmt: skip
+
+    gates = run_pruning(loaded, train, config, folder, on_log=show, mesh=mesh)
     circuit = discrete(
         gates, config, edges=case.edges,
         provenance=origin(
