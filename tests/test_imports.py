@@ -23,8 +23,8 @@ LEVELS = (
        tasks.induction tasks.arithmetic tasks.multiple_choice
        models.tracr models.gguf models.huggingface_config report.layout report.tables
        plan.messages plan.process""",
-    """settings evaluation measures.stability baselines.eap scores_file mib tasks.jsonl models.huggingface
-       measures.minimality report.routes report.page""",
+    """settings evaluation baselines.eap scores_file mib tasks.jsonl models.huggingface
+       measures.minimality measures.stability report.routes report.page""",
     """pruning tasks.make models.load measures.details measures.curve report.draw
        plan.count plan.named plan.make
        baselines.patching baselines.integrated baselines.controls""",
