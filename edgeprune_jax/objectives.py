@@ -17,6 +17,8 @@ from jaxtyping import Array, Float
 
 TOLERANCE = 0.05  # of a decoded number, as in the paper
 MOVED = 0.01  # of any output
+SCHEDULES = ("linear", "logarithmic", "anytime")
+GOLDEN = (5**0.5 - 1) / 2
 
 
 class Multipliers(NamedTuple):
@@ -104,11 +106,14 @@ def target_sparsity(
     """The target of a step: from `start` to `end` over `warmup` steps, then constant.
 
     Linear in the sparsity, or ("logarithmic") in the logarithm of the density 1 - s, which needs
-    an end below 1.
+    an end below 1. "anytime" asks for all sizes between the two: multiples of the golden ratio
+    fill the range of that logarithm evenly, however many steps there are.
     """
     progress = jnp.clip(step / max(warmup, 1), 0.0, 1.0)
+    if kind == "anytime":
+        progress = step * GOLDEN % 1.0
     if kind == "linear":
         return start + (end - start) * progress
-    if kind == "logarithmic":
+    if kind in ("logarithmic", "anytime"):
         return 1 - jnp.exp(jnp.log1p(-start) * (1 - progress) + jnp.log1p(-end) * progress)
-    raise ValueError(f"schedule must be 'linear' or 'logarithmic': got {kind!r}")
+    raise ValueError(f"schedule must be one of {', '.join(SCHEDULES)}: got {kind!r}")

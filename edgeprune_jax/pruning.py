@@ -82,8 +82,13 @@ def optimiser(config: PruneConfig) -> optax.GradientTransformation:
     return optax.chain(optax.clip_by_global_norm(config.clip), optax.multi_transform(moves, labels))
 
 
-def init(graph: Graph, config: PruneConfig, *, examples: int = 0) -> PruneState:
-    """The state before the first step. `examples` counts those to prune on, for `hard_share`."""
+def init(
+    graph: Graph, config: PruneConfig, *, examples: int = 0, first: Edges | None = None
+) -> PruneState:
+    """The state before the first step. `examples` counts those to prune on, for `hard_share`.
+
+    `first` holds the log-alphas to start from (`warm_start`), instead of `gate_init` around.
+    """
     if config.hard_share and not examples:
         raise ValueError("hard_share needs the number of examples: got 0")
     edge_key, node_key = jax.random.split(jax.random.key(config.seed))
@@ -93,7 +98,7 @@ def init(graph: Graph, config: PruneConfig, *, examples: int = 0) -> PruneState:
         return config.gate_init + config.gate_init_std * noise
 
     trainable: Any = Trainable(
-        Edges(start(edge_key, graph.n_edges), graph),
+        Edges(start(edge_key, graph.n_edges), graph) if first is None else first,
         start(node_key, graph.n_writers) if config.node_gates else None,
         Multipliers(jnp.float32(-config.price * graph.n_edges), jnp.zeros(())),
         no_multipliers() if config.node_target is not None else None,
@@ -122,13 +127,17 @@ def _compiled_step(model: Model, config: PruneConfig, segment: int | None) -> Ca
     estimate = ESTIMATORS[config.estimator]
     move = optimiser(config)
 
-    def penalty(step, trainable: Trainable, masks):
+    def opened(target, trainable: Trainable) -> tuple[Array, Array | None]:
+        values, nodes = log_alphas(trainable)
+        if config.control == "shift":
+            values = gates.shifted(values, target)
+        return values, nodes
+
+    def penalty(step, target, trainable: Trainable, masks):
         edges, nodes = masks
         sparsity = gates.sparsity(edges)
-        target = objectives.target_sparsity(
-            step, start=config.start, end=config.target, warmup=config.warmup,
-            kind=config.schedule,
-        )  # fmt: skip
+        if config.control == "shift":
+            return jnp.zeros(()), {"sparsity": sparsity, "target": target}
         cost = constraint(trainable.edge_multipliers, sparsity, target)
         if trainable.node_multipliers is not None and config.node_target is not None:
             node_target = objectives.target_sparsity(
@@ -155,9 +164,13 @@ def _compiled_step(model: Model, config: PruneConfig, segment: int | None) -> Ca
     def step(key, state: PruneState, params, batch, teacher, means, rows=None):
         trainable = state.trainable
         keys = jax.random.split(jax.random.fold_in(key, state.step), config.samples)
+        target = objectives.target_sparsity(
+            state.step, start=config.start, end=config.target, warmup=config.warmup,
+            kind=config.schedule,
+        )  # fmt: skip
         gradient, (distances, metrics) = estimate(
             partial(loss, trainable.edges.graph, params, batch, teacher, means),
-            partial(penalty, state.step), trainable, log_alphas, keys=keys,
+            partial(penalty, state.step, target), trainable, partial(opened, target), keys=keys,
         )  # fmt: skip
         updates, moved = move.update(gradient, state.optimiser, trainable)
         metrics |= {"divergence": distances.mean(), "gradient_norm": optax.tree.norm(gradient)}
@@ -170,17 +183,19 @@ def _compiled_step(model: Model, config: PruneConfig, segment: int | None) -> Ca
     return jax.jit(step, donate_argnums=1)
 
 
-def final_gates(trainable: Trainable) -> Edges:
-    """Log-alphas of the edges with those of their writers folded in.
+def final_gates(trainable: Trainable, config: PruneConfig) -> Edges:
+    """Log-alphas of the edges, those of their writers folded in; under 'shift' at the target.
 
     An edge of a gated writer is open where both gates are; the smaller of the two log-alphas
     stands for their product.
     """
+    values, graph = trainable.edges.values, trainable.edges.graph
+    if config.control == "shift":
+        return Edges(gates.shifted(values, config.target), graph)
     if trainable.nodes is None:
         return trainable.edges
-    graph = trainable.edges.graph
     writers = jnp.concatenate([trainable.nodes[:length] for length in graph.row_lengths])
-    return Edges(jnp.minimum(trainable.edges.values, writers), graph)
+    return Edges(jnp.minimum(values, writers), graph)
 
 
 def prune(

@@ -51,13 +51,15 @@ def run_pruning(
     on_log: Callable[[dict], None] = lambda metrics: None,
     mesh: Mesh | None = None,
     policy: Policy = USUAL,
+    first: Edges | None = None,
 ) -> Edges:
     """Prunes in a claimed folder, resuming what it holds, and returns the final log-alphas.
 
-    `on_log` receives the metrics of every tenth step, a dict of numbers with `step`. With a `mesh`
-    the weights, batches and steps are split over its devices (`sharding`); without one the first
-    device does all. A run may go on on another mesh than it began. Raises `ValueError` for what the
-    mesh cannot split, naming the array, and for a checkpoint of another run or a broken one.
+    `first` holds the log-alphas to start from, by default those of `init`. `on_log` receives the
+    metrics of every tenth step, a dict of numbers with `step`. With a `mesh` the weights, batches
+    and steps are split over its devices (`sharding`); without one the first device does all. A run
+    may go on on another mesh than it began. Raises `ValueError` for what the mesh cannot split,
+    naming the array, and for a checkpoint of another run or a broken one.
     """
     if (folder / "gates.safetensors").exists():
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
@@ -71,7 +73,7 @@ def run_pruning(
             means = settle(loaded.model, params, data, "mean")
     this = checkpoints.describe(loaded, data, config)
     with checkpoints.open_checkpoints(folder / "checkpoints", policy) as manager:
-        state = init(loaded.graph, config, examples=len(data))
+        state = init(loaded.graph, config, examples=len(data), first=first)
         state = checkpoints.restore(manager, state, this)
         state = sharding.place(jax.tree.map(jnp.asarray, state), sharding.replicated, mesh)
         done = int(state.step)
@@ -88,7 +90,7 @@ def run_pruning(
                 on_log(row)
             if number % policy.every == 0 and number < config.steps:
                 checkpoints.save(manager, state, this)
-    gates = final_gates(state.trainable)
+    gates = final_gates(state.trainable, config)
     atomic.write(folder / "gates.safetensors", save({"edges": np.asarray(gates.values)}))
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     return gates
@@ -104,6 +106,11 @@ def read_gates(folder: Path, graph: Graph) -> Edges:
     if values.shape != (graph.n_edges,):
         raise ValueError(f"{path} must hold {graph.n_edges} gates: got {values.shape}")
     return Edges(jnp.asarray(values), graph)
+
+
+def ranking(gates: Edges) -> Edges:
+    """Final log-alphas as scores, none below 0, so that by size and by sign their order is one."""
+    return Edges(gates.values - jnp.min(gates.values), gates.graph)
 
 
 def check(loaded: Loaded, data: Batch, config: PruneConfig) -> None:

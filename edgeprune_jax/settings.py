@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 from edgeprune_jax.ablation import ABLATIONS
 from edgeprune_jax.estimators import ESTIMATORS
-from edgeprune_jax.objectives import DIVERGENCES, WITHOUT_GRADIENT
+from edgeprune_jax.objectives import DIVERGENCES, SCHEDULES, WITHOUT_GRADIENT
+
+CONTROLS = ("multipliers", "shift")
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,12 @@ class PruneConfig:
     start: float = 0.8
     """Target sparsity of the first step."""
     schedule: str = "linear"
-    """Growth of the target: 'linear', or 'logarithmic' (linear in the log of the density)."""
+    """Growth of the target: 'linear', or 'logarithmic' (linear in the log of the density). With
+    'anytime' steps ask for all sizes between `start` and `target`, evenly on the log scale, and
+    the log-alphas rank all edges."""
+    control: str = "multipliers"
+    """What holds the sparsity: Lagrange 'multipliers', or a 'shift' of all log-alphas, in each step
+    the one after which the expected number of open gates is the target's."""
     gate_init: float = 2.0
     """Mean of the log-alphas at the start."""
     gate_init_std: float = 0.01
@@ -111,10 +118,25 @@ class PruneConfig:
             raise ValueError(f"divergence {self.divergence!r} needs the score estimator")
         if self.outbox_dtype not in (None, "float32", "bfloat16"):
             raise ValueError(f"outbox_dtype must be float32 or bfloat16: got {self.outbox_dtype!r}")
-        if self.schedule not in ("linear", "logarithmic"):
-            raise ValueError(f"schedule must be linear or logarithmic: got {self.schedule!r}")
-        if self.schedule == "logarithmic" and not (self.start < 1 and self.target < 1):
-            raise ValueError(f"a logarithmic schedule needs a target below 1: got {self.target}")
+        if self.schedule not in SCHEDULES:
+            raise ValueError(
+                f"schedule must be one of {', '.join(SCHEDULES)}: got {self.schedule!r}"
+            )
+        if self.schedule != "linear" and not (self.start < 1 and self.target < 1):
+            raise ValueError(
+                f"the {self.schedule} schedule needs a target below 1: got {self.target}"
+            )
+        if self.control not in CONTROLS:
+            raise ValueError(f"control must be one of {', '.join(CONTROLS)}: got {self.control!r}")
+        if self.schedule == "anytime" and self.control != "shift":
+            raise ValueError("the anytime schedule needs control 'shift'")
+        if self.control == "shift" and self.node_gates:
+            raise ValueError("control 'shift' counts edges alone: it goes without node_gates")
+        if self.control == "shift" and not (0 < self.start < 1 and 0 < self.target < 1):
+            raise ValueError(
+                "control 'shift' needs start and target between 0 and 1: "
+                f"got {self.start} and {self.target}"
+            )
         if self.node_target is not None and not self.node_gates:
             raise ValueError("node_target needs node_gates")
 

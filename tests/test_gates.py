@@ -49,6 +49,31 @@ def test_the_expected_number_of_open_gates_is_summed():
     assert float(found) == pytest.approx(2 * (1 - 0.168178) + 1, abs=1e-5)
 
 
+@pytest.mark.parametrize("expected", [0.5, 20.0, 93.5])
+def test_a_shift_opens_as_many_gates_as_it_is_told(expected):
+    values = np.random.default_rng(0).normal(scale=6, size=94).astype(np.float32)
+    found = np.asarray(gates.shifted(jnp.asarray(values), 1 - expected / 94))
+    assert logistic(found).sum() == pytest.approx(expected, rel=1e-4)
+    assert np.ptp(found - values) < 1e-5  # one number for all
+    np.testing.assert_allclose(gates.shifted(jnp.zeros(94), 0.5), 0, atol=1e-5)
+
+
+def test_what_opens_a_gate_behind_a_shift_closes_others():
+    """The derivative against differences of the shift itself, and none along a shift of all."""
+    values = jnp.asarray(np.random.default_rng(1).normal(scale=2, size=12), jnp.float32)
+    weight = jnp.asarray(np.random.default_rng(2).normal(size=12), jnp.float32)
+
+    def value(values):
+        return jnp.vdot(weight, jax.nn.sigmoid(gates.shifted(values, 0.6)))
+
+    found = np.asarray(jax.grad(value)(values))
+    small = 0.05 * jnp.eye(12)
+    many = jax.jit(jax.vmap(value))
+    differences = (many(values + small) - many(values - small)) / 0.1
+    np.testing.assert_allclose(found, differences, atol=2e-4)
+    assert abs(found.sum()) < 1e-6 < 0.05 < np.abs(found).max()
+
+
 def test_sparsity_is_one_minus_the_mean():
     assert float(gates.sparsity(jnp.array([1.0, 0.5, 0.0, 0.0]))) == pytest.approx(0.625)
 

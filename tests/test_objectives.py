@@ -174,6 +174,14 @@ def test_the_middle_of_a_schedule_is_linear_in_sparsity_or_in_log_density():
     assert 1 - at(50, kind="logarithmic") == pytest.approx((0.8 * 0.1) ** 0.5)
 
 
+@pytest.mark.parametrize("steps", [50, 333])
+def test_anytime_targets_are_even_on_the_log_scale_from_the_first_steps_on(steps):
+    found = np.array([1 - at(step, kind="anytime") for step in range(steps)])
+    assert found.max() <= 0.8 + 1e-6 and found.min() >= 0.1 - 1e-6
+    progress = np.sort(np.log(found / 0.8) / np.log(0.1 / 0.8))
+    assert np.abs(progress - np.arange(steps) / steps).max() < 2.5 / steps
+
+
 def test_a_target_above_one_only_pushes():
     assert at(100, end=1.1) == pytest.approx(1.1)
 
@@ -183,7 +191,7 @@ def test_without_warmup_the_target_holds_from_the_second_step():
 
 
 def test_an_unknown_schedule_is_refused():
-    with pytest.raises(ValueError, match="'linear' or 'logarithmic': got 'cosine'"):
+    with pytest.raises(ValueError, match="one of linear, logarithmic, anytime: got 'cosine'"):
         inspect.unwrap(target_sparsity)(0.0, start=0.0, end=1.0, warmup=1, kind="cosine")
 
 

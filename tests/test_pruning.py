@@ -57,7 +57,12 @@ def test_the_paper_preset_has_the_shipped_settings(name, value):
         ({"estimator": "exact"}, "estimator must be one of pathwise, score: got 'exact'"),
         ({"estimator": "score"}, "the score estimator needs 2 samples or more: got 1"),
         ({"divergence": "mistaken"}, "divergence 'mistaken' needs the score estimator"),
-        ({"schedule": "cosine"}, "schedule must be linear or logarithmic: got 'cosine'"),
+        ({"schedule": "cosine"}, "one of linear, logarithmic, anytime: got 'cosine'"),
+        ({"schedule": "anytime"}, "the anytime schedule needs control 'shift'"),
+        ({"control": "hope"}, "control must be one of multipliers, shift: got 'hope'"),
+        ({"control": "shift", "node_gates": True}, "goes without node_gates"),
+        ({"control": "shift", "start": 0.0}, "start and target between 0 and 1: got 0.0 and 0.97"),
+        ({"control": "shift", "target": 1.1}, "start and target between 0 and 1: got 0.8 and 1.1"),
         ({"schedule": "logarithmic", "target": 1.0}, "needs a target below 1: got 1.0"),
         ({"node_target": 0.5}, "node_target needs node_gates"),
     ],
@@ -97,8 +102,19 @@ def test_final_gates_are_the_smaller_of_edge_and_writer():
         min(edge, nodes[graph.writer_index(writer)])
         for edge, (writer, _) in zip(edges, graph.edges(), strict=True)
     ]
-    np.testing.assert_array_equal(final_gates(trainable).values, np.float32(expected))
-    assert final_gates(trainable._replace(nodes=None)) is trainable.edges
+    found = final_gates(trainable, PruneConfig())
+    np.testing.assert_array_equal(found.values, np.float32(expected))
+    assert final_gates(trainable._replace(nodes=None), PruneConfig()) is trainable.edges
+
+
+def test_final_gates_under_a_shift_are_those_of_the_target():
+    graph = Graph(2, 2, 1, ("tok_embeds",))
+    values = jnp.linspace(-9, 30, graph.n_edges)
+    config = PruneConfig(control="shift", target=0.75)
+    trainable = init(graph, config, first=Edges(values, graph)).trainable
+    found = np.asarray(final_gates(trainable, config).values)
+    assert (1 / (1 + np.exp(-found))).mean() == pytest.approx(0.25, rel=1e-3)
+    assert np.ptp(found - np.asarray(values)) < 1e-4
 
 
 def moved(config, trainable, gradients):
@@ -308,9 +324,13 @@ CONFIG = PruneConfig(
 
 
 SCORE = {"estimator": "score", "samples": 16, "hard_share": 0.5}
+SHIFT = {"control": "shift"}
+ANYTIME = {"control": "shift", "schedule": "anytime", "target": 0.9}
 
 
-@pytest.mark.parametrize("change", [{}, {"node_gates": True, "node_target": 0.5}, SCORE])
+@pytest.mark.parametrize(
+    "change", [{}, {"node_gates": True, "node_target": 0.5}, SCORE, SHIFT, ANYTIME]
+)
 def test_a_planted_circuit_is_found(planted, change):
     case, data, truth = planted
     config = replace(CONFIG, **change)
@@ -319,7 +339,7 @@ def test_a_planted_circuit_is_found(planted, change):
     steps = prune(case.model, case.params, data, teacher, config, start)
     *earlier, state = [state for state, _ in steps]
     assert int(state.step) == len(earlier) + 1 == config.steps
-    found = from_mask(discretise(final_gates(state.trainable), edges=len(truth)))
+    found = from_mask(discretise(final_gates(state.trainable, config), edges=len(truth)))
     assert found == truth
     rows = evaluate(case.model, case.params, {"found": found}, data, n_random=20)
     assert rows["found"]["kl"] < 1e-6 < 0.1 < rows["best random"]["kl"] <= rows["random"]["kl"]

@@ -1,5 +1,6 @@
 """What the commands share: models and data by name, and where both are written down."""
 
+import hashlib
 import shlex
 import sys
 import warnings
@@ -10,7 +11,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from edgeprune_jax import circuit_json, provenance, scores_file, sharding
-from edgeprune_jax.circuits import Circuit
+from edgeprune_jax.circuits import Circuit, ranked
+from edgeprune_jax.graph import Edges
 from edgeprune_jax.models.load import load_model
 from edgeprune_jax.models.loaded import Loaded
 from edgeprune_jax.settings import PruneConfig
@@ -18,6 +20,7 @@ from edgeprune_jax.sharding import MeshShape
 from edgeprune_jax.tasks.alignment import Aligned
 from edgeprune_jax.tasks.cache import load_task
 from edgeprune_jax.tasks.splits import Split
+from edgeprune_jax.warm_start import warm_start
 
 DOMAIN = "domain"  # the task of a compiled program: its whole input domain
 
@@ -96,6 +99,26 @@ def read_circuit(path: Path, model: str | None, edges: int | None) -> tuple[Circ
     if digest is not None and digest != loaded.digest:
         raise ValueError(f"{path} was found on weights {digest}, {loaded.name} has {loaded.digest}")
     return circuit, loaded
+
+
+def read_start(path: Path, loaded: Loaded, config: PruneConfig) -> tuple[Edges, dict]:
+    """Log-alphas to start from, by a file of scores, and what tells such a run from others.
+
+    Raises `ValueError` where the scores are of another graph or of other weights.
+    """
+    scores = scores_file.load(path)
+    if scores.edges.graph != loaded.graph:
+        raise ValueError(f"{path} is of {scores.edges.graph}, {loaded.name} of {loaded.graph}")
+    digest = scores.provenance.get("model", {}).get("digest")
+    if digest not in (None, loaded.digest):
+        raise ValueError(f"{path} was made on weights {digest}, {loaded.name} has {loaded.digest}")
+    said = {name: scores.provenance.get(name) for name in ("method", "settings", "data", "seconds")}
+    said["digest"] = f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
+    try:
+        first = warm_start(ranked(scores.edges, scores.sign), sparsity=config.start)
+    except ValueError as error:
+        raise ValueError(f"a warm start begins at the settings' `start`: {error}") from None
+    return first, {"warm_start": said}
 
 
 def model_of(circuit: Circuit, path: Path) -> str:

@@ -10,12 +10,12 @@ from typing import Annotated, Literal
 import tyro
 from rich.console import Console
 
-from edgeprune_jax import atomic, circuit_json
+from edgeprune_jax import atomic, circuit_json, scores_file
 from edgeprune_jax.baselines.eap import eap, eap_circuit
 from edgeprune_jax.checkpoints import Policy
 from edgeprune_jax.circuits import Circuit
 from edgeprune_jax.cli import dry_run
-from edgeprune_jax.cli.inputs import find_data, find_mesh, find_model, origin
+from edgeprune_jax.cli.inputs import find_data, find_mesh, find_model, origin, read_start
 from edgeprune_jax.cli.progress import Progress
 from edgeprune_jax.evaluation import evaluate
 from edgeprune_jax.full_model import score_model
@@ -23,7 +23,8 @@ from edgeprune_jax.models.load import DEFAULT
 from edgeprune_jax.models.loaded import Loaded
 from edgeprune_jax.report.run import write_run_report
 from edgeprune_jax.report.tables import comparison, to_rich
-from edgeprune_jax.run import check, claim, discrete, run_pruning
+from edgeprune_jax.run import check, claim, discrete, ranking, run_pruning
+from edgeprune_jax.scores_file import Scores
 from edgeprune_jax.settings import PAPER, PruneConfig
 from edgeprune_jax.sharding import MeshShape
 from edgeprune_jax.tasks.batch import Batch, digest, take
@@ -37,8 +38,9 @@ SCORED_EXAMPLES = 128
 class Prune:
     """Find a circuit by Edge Pruning.
 
-    Writes circuit.json, metrics.jsonl, evaluation.json, circuit.svg and report.html. A run that
-    was stopped goes on from its last checkpoint when the command is given again.
+    Writes circuit.json, scores.safetensors (the final gates, of which circuits of other sizes can
+    be cut), metrics.jsonl, evaluation.json, circuit.svg and report.html. A run that was stopped
+    goes on from its last checkpoint when the command is given again.
     """
 
     out: Path
@@ -57,6 +59,8 @@ class Prune:
     """Seed of the prompts."""
     edges: int | None = None
     """Edges of the final circuit. Without it the gates decide, by bisection."""
+    warm_start: Path | None = None
+    """Scores of `edgeprune attribute` (a .safetensors file) whose ranks the gates start from."""
     preset: Literal["default", "paper"] = "default"
     """Settings to start from; those given beside it replace the preset's."""
     dry_run: bool = False
@@ -101,6 +105,9 @@ def run(options: Prune) -> int:
             f"got {options.edges}"
         )
     check(loaded, train, options.config)
+    first, begun = None, {}
+    if options.warm_start is not None:
+        first, begun = read_start(options.warm_start, loaded, options.config)
     mesh = find_mesh(options.mesh, loaded, options.config)
     if options.dry_run:
         return show_estimate(options, loaded, train)
@@ -117,7 +124,7 @@ def run(options: Prune) -> int:
             "split": "train", "digest": digest(train),
         },
         "settings": settings,
-    }  # fmt: skip
+    } | begun  # fmt: skip
     claim(options.out, identity)
     console = Console(quiet=options.json)
     console.print(f"{options.task} in {loaded.name}: {options.out}")
@@ -130,16 +137,18 @@ def run(options: Prune) -> int:
     with Progress(console, "pruning", options.config.steps) as bar:
         gates = run_pruning(
             loaded, train, options.config, options.out, on_log=bar.show, mesh=mesh,
-            policy=options.checkpoint,
+            policy=options.checkpoint, first=first,
         )  # fmt: skip
     circuit = discrete(
         gates, options.config, edges=options.edges,
         provenance=origin(
             loaded, task=options.task, data=identity["data"], method="edge pruning",
-            ablation=options.config.ablation, settings=settings,
+            ablation=options.config.ablation, settings=settings, **begun,
         ),
     )  # fmt: skip
     circuit_json.save(circuit, options.out / "circuit.json")
+    scores = Scores(ranking(gates), "signed", None, circuit.provenance)
+    scores_file.save(scores, options.out / "scores.safetensors")
     table = {}
     if test is not None:
         with console.status("comparing circuits on the test split"):

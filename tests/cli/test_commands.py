@@ -27,7 +27,7 @@ def test_prune_leaves_a_folder_that_says_everything(pruned):
     names = {path.name for path in pruned.iterdir()}
     assert names == {
         "run.json", "metrics.jsonl", "gates.safetensors", "circuit.json", "evaluation.json",
-        "circuit.svg", "report.html",
+        "scores.safetensors", "circuit.svg", "report.html",
     }  # fmt: skip
     circuit = circuit_json.load(pruned / "circuit.json")
     assert len(circuit) == 9
