@@ -1,6 +1,6 @@
 """What a training step costs, counted from shapes: floating-point operations and bytes.
 
-The masked sums are counted product by product, as `segment` makes them. What a layer costs is
+The masked sums are counted product by product, as `masked_layers` makes them. What a layer costs is
 asked of the model's own functions, so that any family is counted. `experiments/step_cost.md`
 compares the counts with the clock and with what XLA allocates.
 
@@ -17,7 +17,8 @@ from jax.typing import DTypeLike
 from jaxtyping import PyTree
 
 from edgeprune_jax.graph import Graph
-from edgeprune_jax.segment import call_keeping, default_segment
+from edgeprune_jax.keeping import call_keeping
+from edgeprune_jax.masked_layers import SEGMENT
 from edgeprune_jax.stream import Model, plain_run
 
 COPIES_OF_GATES = 5  # log-alphas, their gradient, two moments, updates
@@ -48,7 +49,7 @@ class Bytes(NamedTuple):
 
     weights: int
     gates: int  # with the optimiser's state
-    outbox: int  # the differences of all writers, as the segments' parts and joined
+    outbox: int  # the differences of all writers, and those before a segment as it reads them
     cotangents: int  # of the same: the sum so far and what a segment adds
     readers: int  # inputs and their cotangents, of one segment
     products: int  # what is kept of every layer's insides
@@ -83,7 +84,7 @@ def sums(graph: Graph, *, segment: int | None = None) -> tuple[int, int]:
     They are more than the edges, by the blocks' corners that no edge lies in; the backward pass
     has three for each: inputs again, cotangents of writers, gradient of the mask.
     """
-    segment = segment or default_segment(graph.layers)
+    segment = segment or SEGMENT
     rows, columns = graph.readers_per_layer, graph.heads + 1
     before = graph.sources(0)
     forward = backward = 0
@@ -140,7 +141,7 @@ def step_bytes(
     segment: int | None = None,
 ) -> Bytes:
     """Bytes at the peak of one training step on one device."""
-    segment = segment or default_segment(graph.layers)
+    segment = segment or SEGMENT
     embeds = _embeds(model, params, shapes)
     stream = math.prod(embeds.shape[1:])  # B T D
     size = embeds.dtype.itemsize

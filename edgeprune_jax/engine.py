@@ -9,9 +9,9 @@ sum of the c_w before r. Under interchange ablation c comes from the corrupted p
 mask of ones is the model and a mask of zeros the corrupted run; under mean ablation it is the
 writer's mean, under zero ablation nothing.
 
-The pass is blocked, as a triangular solve is: layers come in segments (`segment`). For the
-backward pass are kept the outbox of differences and the products inside every layer; readers'
-inputs of one segment at a time are computed again (`cost.step_bytes` counts all of it).
+The pass through the layers and its derivative are in `masked_layers`. For the backward pass are
+kept the outbox of differences and the products inside every layer; readers' inputs of a few layers
+at a time are computed again (`cost.step_bytes` counts all of it).
 
 Axes: E embedding writers, W writers, H query heads, B batch, T tokens, A scored positions,
       D residual width, V vocabulary.
@@ -23,7 +23,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from edgeprune_jax.ablation import ablated_writes
 from edgeprune_jax.graph import Edges, Graph
-from edgeprune_jax.segment import Streams, default_segment, make_segment, mix
+from edgeprune_jax.masked_layers import SEGMENT, Streams, make_layers, segment_masks
 from edgeprune_jax.stream import Model, Writes, add, all_valid, pick
 
 
@@ -50,7 +50,7 @@ def masked_forward(
     token. `outbox_dtype` is that of the kept differences and of their products with the mask
     (accumulated in float32): bfloat16 halves the outbox on devices that multiply in bfloat16;
     by default it is the model's own. `segment` is the number of layers in a block, a matter of
-    speed alone; by default a third of them.
+    speed and memory alone.
 
     Raises `ValueError` for shapes that do not fit each other (paper section 3; equation above).
     """
@@ -66,22 +66,16 @@ def masked_forward(
     embeds = model.embed(params, tokens)
     _check_embeddings(embeds.shape[0], graph)
     streams, final = _cut_streams(ablation, embeds, graph)
-    first_part = embeds - ablation.embeds if graph.embeddings else embeds[:0]
-    outbox = [first_part.astype(outbox_dtype or embeds.dtype)]
-    rows, final_row = mask.rows()
-    segment = segment or default_segment(graph.layers)
-    run = make_segment(model, graph)
-    for first in range(0, graph.layers, segment):
-        layers = slice(first, min(first + segment, graph.layers))
-        width = graph.sources(layers.stop)
-        parts = [part for row in rows[layers] for part in (row.attention, row.mlp[None])]
-        m = jnp.concatenate([jnp.pad(p, ((0, 0), (0, width - p.shape[1]))) for p in parts])
-        blocks, ablated = tuple(params.blocks[layers]), ablation.layers[layers]
-        outbox.append(run(m, tuple(outbox), blocks, streams[layers], ablated, valid))
-    read = jnp.concatenate([pick(part, positions) for part in outbox])
+    differences = embeds - ablation.embeds if graph.embeddings else embeds[:0]
+    segment = segment or SEGMENT
+    layers = make_layers(model, graph, segment)
+    read = layers(
+        segment_masks(mask, segment), mask.rows()[1],
+        differences.astype(outbox_dtype or embeds.dtype), tuple(params.blocks), streams,
+        ablation.layers, valid, positions,
+    )  # fmt: skip
     final = jnp.broadcast_to(final, embeds.shape[1:])
-    x = pick(final[None], positions)[0] + mix(final_row[None], read, final.dtype)[0]
-    return model.unembed(params, x)
+    return model.unembed(params, pick(final[None], positions)[0] + read)
 
 
 def _cut_streams(ablated: Writes, embeds: Float[Array, "E B T D"], graph: Graph):

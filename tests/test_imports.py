@@ -11,11 +11,11 @@ TRACR = "tracr_models."
 # From the ground up. Names are below `edgeprune_jax`, unless they begin with `tracr_models`.
 LEVELS = (
     """sharding""",
-    """graph stream objectives hard_examples atomic provenance
+    """graph stream objectives hard_examples atomic provenance keeping masked_sums
        tasks.batch tasks.words tasks.splits measures.bootstrap
        models.layers models.stored models.tokenizer models.gguf_file
        plan.hlo plan.topology plan.h100""",
-    """gates circuits segment ablation tasks.prompts tasks.buckets measures.ordered
+    """gates circuits masked_layers ablation tasks.prompts tasks.buckets measures.ordered
        models.loaded models.gpt2 models.llama report.curves
        plan.loops plan.roofline plan.request plan.products plan.traffic""",
     """engine cost estimators circuit_json tasks.alignment baselines.metrics

@@ -17,11 +17,11 @@ from edgeprune_jax.checkpoints import Policy
 from edgeprune_jax.engine import masked_forward
 from edgeprune_jax.gates import sample_gates
 from edgeprune_jax.graph import Edges, Graph
+from edgeprune_jax.masked_layers import Streams, make_layers, segment_masks
 from edgeprune_jax.models import gpt2, llama
 from edgeprune_jax.models.loaded import Loaded
 from edgeprune_jax.pruning import init, make_step
 from edgeprune_jax.run import run_pruning
-from edgeprune_jax.segment import Streams, make_segment
 from edgeprune_jax.settings import PruneConfig
 from edgeprune_jax.sharding import MeshShape, make_mesh
 from edgeprune_jax.stream import Model
@@ -179,25 +179,30 @@ def test_masks_are_drawn_bit_by_bit_as_on_one_device(small, mesh):
 
 
 def test_outbox_and_cotangents_are_split_by_examples_and_width(small, mesh):
-    """What a segment adds to the outbox, and the cotangents of what it reads there."""
+    """The outbox as it is kept for the backward pass, and the cotangents of the embeddings."""
     case, batch = small, jax.tree.map(jnp.asarray, prompts())
-    segment = make_segment(case.model, case.graph)
+    layers = make_layers(case.model, case.graph, 1)
+    mask = Edges(jnp.ones(case.graph.n_edges), case.graph)
 
-    def run(m, params):
+    def run(ms, params):
         ablated = ablated_writes(case.model, params, batch.corrupted)
-        earlier = (case.model.embed(params, batch.tokens),)
-        streams = (Streams(ablated.embeds[0], ablated.embeds[0]),)
-        args = (params.blocks[:1], streams, ablated.layers[:1], batch.valid)
-        own, pull = jax.vjp(lambda m, earlier: segment(m, earlier, *args), m, earlier)
-        return own, *pull(own)
+        streams = (Streams(ablated.embeds[0], ablated.embeds[0]),) * case.graph.layers
 
-    m = jnp.ones((case.graph.readers_per_layer, case.graph.sources(1)))
+        def read(ms, embeds):
+            given = (params.blocks, streams, ablated.layers, batch.valid, None)
+            return layers(ms, mask.rows()[1], embeds, *given)
+
+        out, pull = jax.vjp(read, ms, case.model.embed(params, batch.tokens))
+        return pull, *pull(out)
+
     with sharding.using(mesh):
-        own, g_mask, (g_earlier,) = quick_jit(run)(m, on(mesh, case))
+        pull, g_masks, g_embeds = quick_jit(run)(segment_masks(mask, 1), on(mesh, case))
     shard = (B // (mesh.shape["data"] * mesh.shape["fsdp"]), T, D // mesh.shape["model"])
-    assert own.sharding.shard_shape(own.shape) == (HEADS + 1, *shard)
-    assert g_earlier.sharding.shard_shape(g_earlier.shape) == (1, *shard)
-    assert g_mask.sharding.is_fully_replicated
+    whole = (case.graph.n_writers, B, T, D)
+    (outbox,) = [leaf for leaf in jax.tree.leaves(pull) if leaf.shape == whole]
+    assert outbox.sharding.shard_shape(whole) == (case.graph.n_writers, *shard)
+    assert g_embeds.sharding.shard_shape(g_embeds.shape) == (1, *shard)
+    assert all(g_mask.sharding.is_fully_replicated for g_mask in g_masks)
 
 
 def test_a_step_gathers_no_outbox(small, mesh):

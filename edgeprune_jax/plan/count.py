@@ -1,8 +1,7 @@
 """What a compiled program does: operations, bytes and messages, every loop counted as it runs.
 
 XLA's own `cost_analysis` counts the body of a loop once. Here a computation counts as often as
-it is called.
-What one instruction does is told by `products`, `traffic` and `messages`.
+it is called. What one instruction does is told by `products`, `traffic` and `messages`.
 """
 
 from collections import Counter
@@ -10,7 +9,7 @@ from typing import NamedTuple
 
 from edgeprune_jax.plan.hlo import Instruction, Module
 from edgeprune_jax.plan.loops import arguments, bind, trip_count
-from edgeprune_jax.plan.messages import kind_of, sent
+from edgeprune_jax.plan.messages import message
 from edgeprune_jax.plan.products import flops
 from edgeprune_jax.plan.traffic import traffic
 
@@ -55,9 +54,15 @@ def count(module: Module) -> Counts:
 def _computation(module: Module, name: str, known: tuple) -> Counts:
     """Of one run, for arguments of which the scalars are `known`."""
     instructions = module.computations[name]
-    given, total = bind(instructions, known), NOTHING
+    given, total, begun = bind(instructions, known), NOTHING, set()
     for one in instructions.values():
         total = total.plus(_instruction(module, name, one, given))
+        found = message(module, instructions, one)
+        if found is None or found.channel in begun:
+            continue  # a TPU's collective goes on during several fusions
+        begun |= {found.channel} - {None}
+        messages = Counter({found.kind: 1}), Counter({found.kind: found.bytes})
+        total = total.plus(Counts(0.0, 0.0, *messages))
     return total
 
 
@@ -74,10 +79,5 @@ def _instruction(module: Module, computation: str, one: Instruction, given: dict
     if one.opcode in _FREE or one.opcode.endswith(("-done", "-update")):
         return NOTHING
     instructions = module.computations[computation]
-    work = flops(module, instructions, one)
-    moved = float(traffic(module, instructions, one))
-    kind = kind_of(module, one)
-    if kind is None:
-        return Counts(work, moved, Counter(), Counter())
-    size = sent(module, instructions, one, kind)
-    return Counts(work, moved, Counter({kind: 1}), Counter({kind: size}))
+    moved = traffic(module, instructions, one)
+    return NOTHING._replace(flops=flops(module, instructions, one), bytes_accessed=float(moved))

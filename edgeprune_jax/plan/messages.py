@@ -6,6 +6,7 @@ that to add it up everywhere.
 
 import re
 from math import prod
+from typing import NamedTuple
 
 from edgeprune_jax.plan.hlo import Computation, Instruction, Module
 from edgeprune_jax.plan.traffic import operands, results
@@ -13,24 +14,33 @@ from edgeprune_jax.plan.traffic import operands, results
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 
 
-def kind_of(module: Module, one: Instruction) -> str | None:
-    """The kind of a collective; None for anything else."""
-    if one.opcode != "fusion":
-        kind = one.opcode.removesuffix("-start")
-        return kind if kind in KINDS else None
+class Message(NamedTuple):
+    """One collective."""
+
+    kind: str
+    bytes: float  # that each device sends
+    channel: str | None  # the same in all the instructions that XLA spreads one collective over
+
+
+def message(module: Module, instructions: Computation, one: Instruction) -> Message | None:
+    """The collective that an instruction is, or is a fusion of; None for anything else."""
+    fused = one.opcode == "fusion"
+    if fused:
+        instructions = module.computations[one.called[0]]
+        one = next((part for part in instructions.values() if part.opcode in KINDS), one)
+    kind = one.opcode.removesuffix("-start")
+    if kind not in KINDS:
+        return None
     # A TPU's reduce-scatter is a fusion of an all-reduce with the slice that is kept.
-    opcodes = [part.opcode for part in module.computations[one.called[0]].values()]
-    found = next((kind for kind in KINDS if kind in opcodes), None)
-    return "reduce-scatter" if found == "all-reduce" and "dynamic-slice" in opcodes else found
-
-
-def sent(module: Module, instructions: Computation, one: Instruction, kind: str) -> float:
-    """Bytes that each device sends."""
+    if kind == "all-reduce" and fused:
+        sliced = any(part.opcode == "dynamic-slice" for part in instructions.values())
+        kind = "reduce-scatter" if sliced else kind
     inputs = sum(array.bytes for array in operands(instructions, one))
     outputs = sum(array.bytes for array in results(instructions, one))
-    if one.opcode == "fusion":
-        inner = module.computations[one.called[0]]
-        one = next(part for part in inner.values() if part.opcode in KINDS)
+    return Message(kind, _sent(kind, inputs, outputs, one), one.attribute("channel_id"))
+
+
+def _sent(kind: str, inputs: int, outputs: int, one: Instruction) -> float:
     if kind == "collective-permute":
         return float(inputs)
     n = group_size(one)

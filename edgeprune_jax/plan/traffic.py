@@ -84,6 +84,8 @@ def _written(inner: Computation, last: Instruction, results: tuple[Array, ...]) 
         source = inner[name]
         while source.opcode == "bitcast":
             source = inner[source.operands[0]]
+        if source.opcode == "parameter":
+            continue  # handed on, as a collective's buffers are through the fusions it spans
         if source.opcode == "dynamic-update-slice":
             result = inner[source.operands[1]].arrays[0]._replace(space=result.space)
         total += _main([result])

@@ -126,6 +126,28 @@ def test_messages_are_counted_by_kind_with_what_a_ring_sends():
     assert found.sent["all-gather"] == 3 / 4 * 8 * 64 * 4
 
 
+SPREAD = """
+%fused (own: bf16[4]) -> bf16[16] {
+  %own = bf16[4]{0} parameter(0)
+  ROOT %all-gather = bf16[16]{0} all-gather(%own), channel_id=5, replica_groups={{0,1,2,3}}
+}
+
+ENTRY %main (x: bf16[4], y: bf16[4]) -> bf16[16] {
+  %x = bf16[4]{0} parameter(0)
+  %y = bf16[4]{0} parameter(1)
+  %start = bf16[16]{0} fusion(%x), kind=kCustom, calls=%fused
+  %done = bf16[16]{0} fusion(%x), kind=kCustom, calls=%fused
+  ROOT %other = bf16[16]{0} all-gather(%y), channel_id=6, replica_groups={{0,1,2,3}}
+}
+"""
+
+
+def test_a_message_that_goes_on_during_several_fusions_is_one():
+    found = count.count(hlo.parse(SPREAD))
+    assert found.collectives == {"all-gather": 2}
+    assert found.sent["all-gather"] == 2 * 3 / 4 * 16 * 2
+
+
 @pytest.mark.parametrize(
     ("text", "size"),
     [
