@@ -1,5 +1,6 @@
 PYTHON ?= python3
 SEED ?= 0
+WORKERS ?= 2
 BIN := .venv/bin
 
 .PHONY: env test demo lint clean
@@ -16,7 +17,7 @@ env: .venv/ready
 test: env
 	$(BIN)/ruff check .
 	$(BIN)/pyright
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 demo: env
 	$(BIN)/python experiments/demo.py --seed $(SEED)

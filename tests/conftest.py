@@ -28,6 +28,15 @@ STEP = 1e-30  # of a complex step: nothing is subtracted, so it may be as small 
 
 jax.config.update("jax_num_cpu_devices", 8)  # before the first array: for tests of shardings
 
+LONG = {  # A worker takes whole files, for their fixtures' sake: these first, to end together.
+    "test_ground_truth.py", "test_experiments.py", "test_sharded_run.py", "test_cost.py",
+    "test_docs.py", "test_recovery.py", "test_engine.py", "test_commands.py", "test_compile.py",
+}  # fmt: skip
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.path.name not in LONG)
+
 
 @pytest.fixture(scope="session", autouse=True)
 def data_cache(tmp_path_factory):
