@@ -1,7 +1,7 @@
 """CodeLlama-13B and Llama-3-70B on accelerators that were not there, compiled ahead of time.
 
     python experiments/plan_13b.py                  (resumable; hours on two cores, all of it)
-    python experiments/plan_13b.py --only v5e-2x4-64 table
+    python experiments/plan_13b.py --only v5e-2x4-64-16 table
 
 Every entry of `CASES` is one compiled step, or a search for the largest batch that fits; its plan
 is stored as `experiments/results/plan_13b/NAME.json`, and `table` writes `README.md` beside them.
@@ -32,12 +32,10 @@ RESULTS = Path("experiments/results/plan_13b")
 _13B, _70B = "codellama-13b", "llama-3-70b"
 CASES: Mapping[str, Request] = MappingProxyType(
     {
-        "v5e-2x4-64-8": Request(_13B, "v5e:2x4", 8, 64),
         "v5e-2x4-64-16": Request(_13B, "v5e:2x4", 16, 64),
-        "v5e-2x4-72-32": Request(_13B, "v5e:2x4", 32, 72),
-        "v5e-2x4-72-20": Request(_13B, "v5e:2x4", 20, 72),
-        "v5e-2x4-64-largest": Request(_13B, "v5e:2x4", 24, 64),
-        "v5e-2x4-72-largest": Request(_13B, "v5e:2x4", 20, 72),
+        "v5e-2x4-64-32": Request(_13B, "v5e:2x4", 32, 64),
+        "v5e-2x4-64-largest": Request(_13B, "v5e:2x4", 34, 64),
+        "v5e-2x4-72-largest": Request(_13B, "v5e:2x4", 30, 72),
         "h100-8": Request(_13B, "h100:8", 32, 72),
         "h100-1": Request(_13B, "h100:1", 8, 72),
         "70b-v5p-2x2x1": Request(_70B, "v5p:2x2x1", 1, 72),

@@ -1,5 +1,6 @@
 """A plan: what the compiled step needs of each device, how long it takes, which batch fits."""
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, replace
 
@@ -37,8 +38,10 @@ def largest_batch(
 ) -> tuple[int, dict]:
     """The largest batch that fits, and its plan; 0 with the plan of the smallest if none does.
 
-    By bisection over compiled steps, in multiples of the parts of a batch, first `request.batch`
-    doubled until it does not fit. `on_plan` sees every plan on the way.
+    Memory is nearly linear in the batch: every batch tried is where the line through the last two
+    meets the memory, the first line being that from the weights and gates alone. Batches are
+    multiples of their parts; the search begins at `request.batch` and ends between two neighbours
+    that were both compiled. `on_plan` sees every plan on the way.
     """
     part = request.data * request.fsdp
 
@@ -47,18 +50,32 @@ def largest_batch(
         on_plan(found)
         return found
 
-    below, above, parts = 0, None, max(request.batch // part, 1)
-    best = smallest = None
-    while above is None or above - below > 1:
+    below, above, parts = 0, MOST_EXAMPLES + 1, max(request.batch // part, 1)
+    best = smallest = last = None
+    while above - below > 1:
         found = plan(parts)
         if found["fits"]:
             below, best = parts, found
-            if parts >= MOST_EXAMPLES:
-                break
         else:
-            above = parts
-            smallest = found
-        parts = 2 * below if above is None else (below + above) // 2
+            above, smallest = parts, found
+        last, meets = _next(parts, found, last)
+        parts = (below + above) // 2 if meets is None else min(max(meets, below + 1), above - 1)
     found = best or smallest
     assert found is not None
     return below * part, found
+
+
+def _next(
+    parts: int, found: dict, before: tuple[int, int] | None
+) -> tuple[tuple[int, int] | None, int | None]:
+    """The point of a plan on the line, and the parts where the line meets the memory, if it does.
+
+    A plan that does not fit may not say by how much, and then is no point.
+    """
+    needed, usable = found["bytes_per_device"], found["memory_bytes"]
+    if needed is None:
+        return before, None
+    other, held = before or (0, found["weights_bytes"] + found["gates_bytes"])
+    slope = (needed - held) / (parts - other)
+    meets = parts + math.floor((usable - needed) / slope) if slope > 0 else None
+    return (parts, needed), meets

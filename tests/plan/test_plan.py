@@ -11,7 +11,7 @@ from edgeprune_jax.cli.main import main
 from edgeprune_jax.models import gpt2, llama
 from edgeprune_jax.plan import process
 from edgeprune_jax.plan.exact import exact_flops
-from edgeprune_jax.plan.make import largest_batch
+from edgeprune_jax.plan.make import MOST_EXAMPLES, largest_batch
 from edgeprune_jax.plan.named import Shape, names, read_shape
 from edgeprune_jax.plan.request import Request
 from edgeprune_jax.plan.topology import DEVICES, find_topology
@@ -119,24 +119,61 @@ def test_a_machine_without_the_compiler_is_told_what_to_install(
     assert f"pip install 'edgeprune_jax[{extra}]'" in capsys.readouterr().err
 
 
-def test_the_largest_batch_is_found_and_its_neighbour_does_not_fit(monkeypatch):
+CURVES = {  # bytes of a step by its examples; 370 are usable, 100 are weights and gates
+    "a line": lambda n: 100 + 7.2 * n,
+    "a bent line": lambda n: 100 + 4 * n + n**2 / 12,
+    "a line that is eased near its end": lambda n: min(100 + 8 * n, 300 + 1.8 * n),
+    "stairs": lambda n: 100 + 57 * -(-n // 8),
+    "nothing but weights": lambda n: 100,
+}
+
+
+def pretend(monkeypatch, curve, *, silent=False):
+    """Plans by a curve instead of the compiler; `silent` ones do not say by how much."""
     tried = []
 
-    def pretend(request, *, steps):
+    def plan(request, *, steps):
         tried.append(request.batch)
-        return {"fits": request.batch <= 37, "batch": request.batch}
+        needed = int(curve(request.batch))
+        fits = needed <= 370
+        return {
+            "fits": fits, "bytes_per_device": None if silent and not fits else needed,
+            "memory_bytes": 370, "weights_bytes": 80, "gates_bytes": 20, "batch": request.batch,
+        }  # fmt: skip
 
-    monkeypatch.setattr("edgeprune_jax.plan.make.make_plan", pretend)
-    start = Request("gpt2", "v5e:2x4", batch=8, length=8)
-    found = largest_batch(start, steps=1)
-    assert found == (37, {"fits": True, "batch": 37}) and 38 in tried and len(tried) < 12
-    assert largest_batch(Request("gpt2", "v5e:2x4", batch=8, length=8, data=2), steps=1)[0] == 36
-    nothing = Request("gpt2", "v5e:2x4", batch=40, length=8, data=8, fsdp=1)
-    monkeypatch.setattr(
-        "edgeprune_jax.plan.make.make_plan",
-        lambda request, *, steps: {"fits": False, "batch": request.batch},
-    )
-    assert largest_batch(nothing, steps=1) == (0, {"fits": False, "batch": 8})
+    monkeypatch.setattr("edgeprune_jax.plan.make.make_plan", plan)
+    return tried
+
+
+@pytest.mark.parametrize("silent", [False, True])
+@pytest.mark.parametrize("start", [8, 30, 200])
+@pytest.mark.parametrize("name", list(CURVES)[:-1])
+def test_the_largest_batch_is_found_and_its_neighbour_does_not_fit(
+    name, start, silent, monkeypatch
+):
+    curve = CURVES[name]
+    tried = pretend(monkeypatch, curve, silent=silent)
+    largest, found = largest_batch(Request("gpt2", "v5e:2x4", batch=start, length=8), steps=1)
+    assert int(curve(largest)) <= 370 < int(curve(largest + 1))
+    assert found["batch"] == largest and largest + 1 in tried and len(tried) < 12
+
+
+def test_a_line_needs_no_more_than_three_batches(monkeypatch):
+    for start in (8, 30, 60):
+        tried = pretend(monkeypatch, CURVES["a line"])
+        found = largest_batch(Request("gpt2", "v5e:2x4", batch=start, length=8), steps=1)
+        assert found[0] == 37 and len(tried) <= 3
+
+
+def test_the_largest_batch_is_a_multiple_of_its_parts_and_may_be_none_or_the_limit(monkeypatch):
+    pretend(monkeypatch, CURVES["a line"])
+    request = Request("gpt2", "v5e:2x4", batch=40, length=8, data=8)
+    assert largest_batch(request, steps=1)[0] == 32
+    pretend(monkeypatch, lambda n: 1000)
+    largest, found = largest_batch(request, steps=1)
+    assert largest == 0 and found["batch"] == 8 and found["fits"] is False
+    pretend(monkeypatch, CURVES["nothing but weights"])
+    assert largest_batch(request, steps=1)[0] == 8 * MOST_EXAMPLES
 
 
 @pytest.fixture(scope="module")
