@@ -1,6 +1,6 @@
 """A planned step carried to 1,000 chips on paper: copies of its slice, each with its own examples.
 
-    python experiments/plan_thousand.py experiments/results/plan_13b/v5e-2x4-72-32.json
+    python experiments/plan_thousand.py experiments/results/plan_13b/v5e-2x4-64-32.json
 
 Prints Markdown. A copy needs nothing of the others but their gradients of the gates, so a step
 of n copies is the planned step, and one sum of E + W + a few float32 numbers over all copies.
