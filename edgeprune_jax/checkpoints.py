@@ -56,12 +56,17 @@ def describe(loaded: Loaded, data: Batch, config: PruneConfig) -> dict:
 def open_checkpoints(folder: Path, policy: Policy = USUAL) -> ocp.CheckpointManager:
     """The checkpoints of one run. Close it, or use it in a `with`.
 
-    Drafts that a kill left behind are removed. Raises `ValueError` for a folder that orbax cannot
-    make sense of.
+    Drafts that a kill left behind are removed. Of several processes it is the writer's affair, and
+    no other takes part. Raises `ValueError` for a folder that orbax cannot make sense of.
     """
-    options = ocp.CheckpointManagerOptions(
-        max_to_keep=policy.keep, create=True, cleanup_tmp_directories=True
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=0, active_processes={0}, barrier_sync_key_prefix="writer"
     )
+    options = ocp.CheckpointManagerOptions(
+        max_to_keep=policy.keep, cleanup_tmp_directories=True, multiprocessing_options=alone,
+        create=False,
+    )  # fmt: skip
+    folder.mkdir(parents=True, exist_ok=True)
     handlers: Any = {"state": ocp.StandardCheckpointHandler(), "about": ocp.JsonCheckpointHandler()}
     try:
         return ocp.CheckpointManager(folder.absolute(), options=options, item_handlers=handlers)
@@ -70,15 +75,13 @@ def open_checkpoints(folder: Path, policy: Policy = USUAL) -> ocp.CheckpointMana
 
 
 def save(manager: ocp.CheckpointManager, state: PruneState, run: dict) -> None:
-    """Writes a copy of a state of the run `describe`d while it goes on.
+    """Writes a state of the run `describe`d, in host memory, while the run goes on.
 
-    A copy, because the next step takes the state's buffers. Waits for the write before it, if any.
-    One that a kill interrupts is no checkpoint.
+    Waits for the write before it, if any. One that a kill interrupts is no checkpoint.
     """
-    held = jax.tree.map(np.array, state)
-    step = int(held.step)
+    step = int(state.step)
     items = ocp.args.Composite(
-        state=ocp.args.StandardSave(held), about=ocp.args.JsonSave(_about(run, step))
+        state=ocp.args.StandardSave(state), about=ocp.args.JsonSave(_about(run, step))
     )
     manager.save(step, args=items)
 

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
+from edgeprune_jax import hosts
 from edgeprune_jax.ablation import settle, writes_for
 from edgeprune_jax.circuits import Circuit, mask
 from edgeprune_jax.engine import masked_forward
@@ -68,7 +69,7 @@ def teacher_logits(
 ) -> Float[np.ndarray, "N A V"]:
     """The full model's logits at the scored positions, once for a whole data set, on the host."""
     found = [
-        np.asarray(_plain_logits(model, params, take(data, chosen)))[:count]
+        hosts.fetch(_plain_logits(model, params, take(data, chosen)))[:count]
         for chosen, count in parts(len(data), batch_size)
     ]
     return np.concatenate(found)
@@ -92,14 +93,14 @@ def measure_masks(
 
     The full model's run and the corrupted run of a batch are shared by all masks.
     """
-    values = jnp.stack([one.values for one in masks])
+    values = np.stack([one.values for one in masks])
     if isinstance(ablation, str):
         ablation = settle(model, params, data, ablation)
     kind, given = (ablation, None) if isinstance(ablation, str) else ("", ablation)
     found = []
     for chosen, count in parts(len(data), batch_size):
         result = _measure(model, masks[0].graph, kind, params, values, take(data, chosen), given)
-        found.append(jax.tree.map(lambda leaf, n=count: np.asarray(leaf)[:, :n], result))
+        found.append(jax.tree.map(lambda leaf, n=count: leaf[:, :n], hosts.fetch(result)))
     joined = jax.tree.map(lambda *leaves: np.concatenate(leaves, axis=1), *found)
     return [{name: rows[i] for name, rows in joined.items()} for i in range(len(masks))]
 

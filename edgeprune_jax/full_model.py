@@ -6,6 +6,7 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
+from edgeprune_jax import hosts
 from edgeprune_jax.evaluation import measures, summarise, teacher_logits
 from edgeprune_jax.stream import Model
 from edgeprune_jax.tasks.batch import Batch, parts, take
@@ -33,7 +34,7 @@ def score_model(model: Model, params: PyTree, data: Batch, *, batch_size: int = 
     run, found = jax.jit(measures), []
     for chosen, count in parts(len(data), batch_size):
         one = run(logits[chosen], logits[chosen], take(data, chosen))
-        found.append({name: np.asarray(values)[:count] for name, values in one.items()})
+        found.append({name: values[:count] for name, values in hosts.fetch(one).items()})
     whole = {name: np.concatenate([part[name] for part in found]) for name in found[0]}
     means = {name: v for name, v in summarise(whole).items() if name not in AGAINST_ITSELF}
     return Scores(means, _doubt(whole, means))

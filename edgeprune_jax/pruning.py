@@ -19,7 +19,7 @@ from flax import struct
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, PyTree
 
-from edgeprune_jax import gates, hard_examples, objectives, sharding
+from edgeprune_jax import gates, hard_examples, hosts, objectives, sharding
 from edgeprune_jax.engine import masked_forward
 from edgeprune_jax.estimators import ESTIMATORS
 from edgeprune_jax.graph import Edges, Graph, scale_writers
@@ -214,7 +214,8 @@ def prune(
     A yielded state is donated to the next step: save it before asking for more. `teacher` holds
     the full model's logits for all N examples of `data`; without it each step computes its own.
     With a `mesh`, the batches are placed and the steps split as `sharding` says; `params` are where
-    the caller put them. Raises `ValueError` for a batch that the mesh cannot split.
+    the caller put them. Of several processes each gives the same arguments, and reads its own rows
+    of `data` and `teacher`. Raises `ValueError` for a batch that the mesh cannot split.
     """
     step = make_step(model, config)
     full = jax.jit(partial(plain_forward, model))
@@ -223,13 +224,15 @@ def prune(
         chosen = bucketed_rows(buckets, config.batch_size, seed=config.seed, step=number)
         if config.hard_share:
             chosen = hard_examples.choose(
-                chosen, np.asarray(state.failures), config.hard_share, seed=config.seed, step=number
-            )
-        batch = sharding.place(fit(data, chosen, buckets), sharding.batch_shardings, mesh)
+                chosen, hosts.fetch(state.failures), config.hard_share, seed=config.seed,
+                step=number,
+            )  # fmt: skip
+        narrow = fit(data, chosen, buckets)
+        batch = sharding.place_rows(narrow, chosen, sharding.batch_shardings, mesh)
         with sharding.using(mesh):
             if teacher is None:
                 expected = full(params, batch.tokens, valid=batch.valid, positions=batch.positions)
             else:
-                expected = sharding.place(teacher[chosen], sharding.by_example, mesh)
+                expected = sharding.place_rows(teacher, chosen, sharding.by_example, mesh)
             state, metrics = step(state, params, batch, expected, means, chosen)
         yield state, metrics

@@ -14,17 +14,19 @@ import json
 import math
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from safetensors.numpy import load, save
 
-from edgeprune_jax import atomic, checkpoints, sharding
+from edgeprune_jax import atomic, checkpoints, hosts, sharding
 from edgeprune_jax.ablation import settle
 from edgeprune_jax.checkpoints import USUAL, Policy
 from edgeprune_jax.circuits import Circuit, from_mask, reachable
@@ -33,7 +35,7 @@ from edgeprune_jax.gates import discretise, most_likely, soft_mask
 from edgeprune_jax.graph import Edges, Graph
 from edgeprune_jax.models.loaded import Loaded
 from edgeprune_jax.objectives import DIVERGENCES
-from edgeprune_jax.pruning import final_gates, init, prune
+from edgeprune_jax.pruning import PruneState, final_gates, init, prune
 from edgeprune_jax.settings import PruneConfig
 from edgeprune_jax.stream import plain_forward
 from edgeprune_jax.tasks.batch import Batch
@@ -59,11 +61,11 @@ def run_pruning(
     metrics of every tenth step, a dict of numbers with `step`. With a `mesh` the weights, batches
     and steps are split over its devices (`sharding`); without one the first device does all. A run
     may go on on another mesh than it began. Raises `ValueError` for what the mesh cannot split,
-    naming the array, and for a checkpoint of another run or a broken one.
+    naming the array, and for a checkpoint of another run or a broken one. Of several processes
+    (`hosts`) all call this with the same arguments, and the writer's folder is the one that counts.
     """
-    if (folder / "gates.safetensors").exists():
-        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-        return read_gates(folder, loaded.graph)
+    if found := finished(folder, loaded.graph):
+        return found
     params = sharding.place(loaded.params, sharding.weight_shardings, mesh)
     teacher = means = None
     with sharding.using(mesh):
@@ -71,36 +73,65 @@ def run_pruning(
             teacher = teacher_logits(loaded.model, params, data)
         if config.ablation == "mean":
             means = settle(loaded.model, params, data, "mean")
-    this = checkpoints.describe(loaded, data, config)
-    with checkpoints.open_checkpoints(folder / "checkpoints", policy) as manager:
+    this, writes = checkpoints.describe(loaded, data, config), hosts.is_writer()
+    opened = checkpoints.open_checkpoints(folder / "checkpoints", policy) if writes else None
+    with opened or nullcontext() as manager:
         state = init(loaded.graph, config, examples=len(data), first=first)
-        state = checkpoints.restore(manager, state, this)
+        state = _newest(manager, state, this)
+        done, log = int(state.step), folder / "metrics.jsonl"
         state = sharding.place(jax.tree.map(jnp.asarray, state), sharding.replicated, mesh)
-        done = int(state.step)
-        log = _resume_log(folder / "metrics.jsonl", done)
+        if writes:
+            _drop_metrics(log, done)
         steps = prune(
             loaded.model, params, data, teacher, config, state, means=means, mesh=mesh
         )  # fmt: skip
         # Counted here: to ask the state for its step would be to wait for the device.
         for number, (state, metrics) in enumerate(steps, done + 1):
             if number % LOG_EVERY == 0 or number == config.steps:
-                row = {"step": number} | {name: float(value) for name, value in metrics.items()}
-                with log.open("a") as file:
-                    file.write(json.dumps(row) + "\n")
+                seen = {name: float(value) for name, value in hosts.fetch(metrics).items()}
+                row = {"step": number} | seen
+                if writes:
+                    with log.open("a") as file:
+                        file.write(json.dumps(row) + "\n")
                 on_log(row)
             if number % policy.every == 0 and number < config.steps:
-                checkpoints.save(manager, state, this)
-    gates = final_gates(state.trainable, config)
-    atomic.write(folder / "gates.safetensors", save({"edges": np.asarray(gates.values)}))
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-    return gates
+                # Copied, because the next step takes the state's buffers.
+                held = jax.tree.map(np.array, hosts.fetch(state))
+                if manager is not None:
+                    checkpoints.save(manager, held, this)
+    gates = hosts.fetch(final_gates(state.trainable, config))
+    if writes:
+        atomic.write(folder / "gates.safetensors", save({"edges": gates.values}))
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    return Edges(jnp.asarray(gates.values), loaded.graph)
+
+
+def finished(folder: Path, graph: Graph) -> Edges | None:
+    """The final log-alphas of a run that has ended, None for another.
+
+    Raises `ValueError` where they are not of this graph.
+    """
+    path = folder / "gates.safetensors"
+
+    def content() -> bytes:
+        if not path.exists():
+            return b""
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+        return path.read_bytes()
+
+    found = hosts.from_writer(content)
+    return _gates(found, path, graph) if found else None
 
 
 def read_gates(folder: Path, graph: Graph) -> Edges:
     """The final log-alphas of a run. Raises `ValueError` where they are not of this graph."""
     path = folder / "gates.safetensors"
+    return _gates(path.read_bytes(), path, graph)
+
+
+def _gates(content: bytes, path: Path, graph: Graph) -> Edges:
     try:
-        values = load_file(path)["edges"]
+        values = load(content)["edges"]
     except (SafetensorError, KeyError):
         raise ValueError(f"{path} is no file of gates") from None
     if values.shape != (graph.n_edges,):
@@ -155,15 +186,18 @@ def discrete(gates: Edges, config: PruneConfig, *, edges: int | None, provenance
 def claim(folder: Path, identity: dict) -> None:
     """Writes down what the run in a folder is, before any work.
 
-    Raises `ValueError` where the folder holds another run.
+    Raises `ValueError` where the folder holds another run, or another process runs another.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / "run.json"
     text = json.dumps(identity, indent=1, sort_keys=True)
-    if not path.exists():
-        atomic.write(path, text + "\n")
-        return
-    held, wanted = json.loads(path.read_text()), json.loads(text)
+
+    def first() -> bytes:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            atomic.write(path, text + "\n")
+        return path.read_bytes()
+
+    held, wanted = json.loads(hosts.from_writer(first)), json.loads(text)
     if held != wanted:
         names = sorted(k for k in held.keys() | wanted.keys() if held.get(k) != wanted.get(k))
         raise ValueError(
@@ -172,10 +206,21 @@ def claim(folder: Path, identity: dict) -> None:
         )
 
 
-def _resume_log(path: Path, step: int) -> Path:
-    """Drops the metrics of steps that will be run again."""
+def _newest(manager: Any, state: PruneState, this: dict) -> PruneState:
+    """The state of the newest checkpoint, or `state` where there is none, in host memory."""
+    leaves, tree = jax.tree.flatten(state)
+
+    def content() -> bytes:
+        found = jax.tree.leaves(checkpoints.restore(manager, state, this))
+        return save({str(number): np.asarray(leaf) for number, leaf in enumerate(found)})
+
+    found = load(hosts.from_writer(content))
+    return tree.unflatten([found[str(number)] for number in range(len(leaves))])
+
+
+def _drop_metrics(path: Path, step: int) -> None:
+    """Drops those of steps that will be run again."""
     if path.exists():
         lines = path.read_text().splitlines(keepends=True)
         kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
         atomic.write(path, "".join(kept))
-    return path

@@ -24,8 +24,9 @@ from types import MappingProxyType
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, Int, PyTree
 
 MESH_AXES = ("data", "fsdp", "model")
 WHOLE = "-"  # an axis that is never split
@@ -149,8 +150,43 @@ def using(mesh: Mesh | None) -> AbstractContextManager:
 
 
 def place(tree: PyTree, where: Callable[[PyTree, Mesh], PyTree], mesh: Mesh | None) -> PyTree:
-    """A tree on its devices, `where` one of the functions above; without a mesh as it is."""
-    return tree if mesh is None else jax.device_put(tree, where(tree, mesh))
+    """A tree on its devices, `where` one of the functions above; without a mesh as it is.
+
+    Where the devices are those of several processes, each has the whole tree and places its own
+    parts; an array that all hold together already stays as it is.
+    """
+
+    def one(leaf, sharding: NamedSharding) -> Array:
+        if sharding.is_fully_addressable:
+            return jax.device_put(leaf, sharding)
+        if isinstance(leaf, Array) and not leaf.is_fully_addressable:
+            return leaf
+        whole = np.asarray(leaf)
+        return jax.make_array_from_callback(whole.shape, sharding, lambda part: whole[part])
+
+    return tree if mesh is None else jax.tree.map(one, tree, where(tree, mesh))
+
+
+def place_rows(
+    tree: PyTree,
+    rows: Int[np.ndarray, " B"],
+    where: Callable[[PyTree, Mesh], PyTree],
+    mesh: Mesh | None,
+) -> PyTree:
+    """The rows of a tree in host memory, on their devices; each process reads those of its own."""
+    if mesh is None:
+        return jax.tree.map(lambda leaf: leaf[rows], tree)
+
+    def one(leaf, shape: jax.ShapeDtypeStruct, sharding: NamedSharding) -> Array:
+        def read(part: Any) -> np.ndarray:
+            return leaf[rows[part[0]]][:, *part[1:]]
+
+        return jax.make_array_from_callback(shape.shape, sharding, read)
+
+    shapes = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct((len(rows), *leaf.shape[1:]), leaf.dtype), tree
+    )
+    return jax.tree.map(one, tree, shapes, where(shapes, mesh))
 
 
 def constrain(x: Array, axes: str) -> Array:

@@ -23,6 +23,7 @@ from tokenizers import Tokenizer
 from edgeprune_jax import atomic
 from edgeprune_jax.cli.inputs import find_model, origin
 from edgeprune_jax.models.load import DEFAULT
+from edgeprune_jax.tasks.batch import take
 from edgeprune_jax.tasks.buckets import bucket, bucketed_rows, fit
 from edgeprune_jax.tasks.cache import VARIABLE, load_task
 
@@ -58,7 +59,8 @@ def make(tokenizer: str, task: str, pairs: int) -> dict[str, float | int]:
         data = made.batch
         buckets = bucket(data)
         for step in range(len(data) // BATCH):
-            fit(data, bucketed_rows(buckets, BATCH, seed=0, step=step), buckets)
+            chosen = bucketed_rows(buckets, BATCH, seed=0, step=step)
+            take(fit(data, chosen, buckets), chosen)
         times.append(time.perf_counter())
         both = np.concatenate([np.asarray(data.tokens), np.asarray(data.corrupted)], axis=1)
         seconds = np.diff(times).round(2).tolist()

@@ -10,6 +10,7 @@ TRACR = "tracr_models."
 
 # From the ground up. Names are below `edgeprune_jax`, unless they begin with `tracr_models`.
 LEVELS = (
+    """hosts""",
     """sharding""",
     """graph stream objectives hard_examples atomic provenance keeping masked_sums
        tasks.batch tasks.words tasks.splits measures.bootstrap
@@ -38,8 +39,9 @@ LEVELS = (
     """tracr_models.compile tracr_models.certificate""",
     """tracr_models.store tracr_models.ground_truth""",
     """tracr_models.recovery tracr_models.table""",
-    """cli.inputs cli.progress cli.dry_run""",
-    """cli.prune cli.attribute cli.export_mib cli.compare cli.draw cli.tracr cli.plan""",
+    """cli.inputs cli.progress cli.dry_run cli.explain""",
+    """cli.prune cli.attribute cli.export_mib cli.compare cli.draw cli.tracr cli.plan
+       cli.several""",
     """cli.evaluate""",
     """cli.main""",
     """__main__""",

@@ -3,15 +3,15 @@ input."""
 
 import io
 import sys
-import warnings
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr
 from typing import Annotated, Any
 
-import jax
 import tyro
 
 from edgeprune_jax.cli import attribute, compare, draw, evaluate, export_mib, plan, prune, tracr
+from edgeprune_jax.cli.explain import explained
+from edgeprune_jax.cli.several import together
 
 COMMANDS: dict[type, Callable[[Any], int]] = {
     prune.Prune: prune.run,
@@ -38,33 +38,16 @@ Command = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command and returns its exit code: 0, 1 for a difference found, 2 for bad input."""
+    """Runs one command and returns its exit code, as `explained` says."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    try:
+
+    def run() -> int:
         command = _parse(arguments)
-        with warnings.catch_warnings():
-            warnings.showwarning = _one_line
-            return COMMANDS[type(command)](command)
-    except (ValueError, OSError) as error:
-        print(f"edgeprune: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except (MemoryError, jax.errors.JaxRuntimeError) as error:
-        if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        print(
-            "edgeprune: out of memory: `edgeprune prune --dry-run` says which batch fits",
-            file=sys.stderr,
-        )
-        return 2
-    except KeyboardInterrupt:
-        resumes = arguments[:1] == ["prune"] and "--dry-run" not in arguments
-        hope = "; the same command goes on from the last checkpoint" if resumes else ""
-        print(f"edgeprune: stopped{hope}", file=sys.stderr)
-        return 130
+        return COMMANDS[type(command)](command)
 
-
-def _one_line(message, *_args, **_kwargs) -> None:
-    print(f"edgeprune: note: {' '.join(str(message).split())}", file=sys.stderr)
+    if arguments[:1] == ["prune"] and "--dry-run" not in arguments:
+        return together("edgeprune", run)
+    return explained("edgeprune", run)
 
 
 def _parse(arguments: list[str]):

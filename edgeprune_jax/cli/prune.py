@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import tyro
 from rich.console import Console
 
-from edgeprune_jax import atomic, circuit_json, scores_file
+from edgeprune_jax import atomic, circuit_json, hosts, scores_file
 from edgeprune_jax.baselines.eap import eap, eap_circuit
 from edgeprune_jax.checkpoints import Policy
 from edgeprune_jax.circuits import Circuit
@@ -126,7 +126,8 @@ def run(options: Prune) -> int:
         "settings": settings,
     } | begun  # fmt: skip
     claim(options.out, identity)
-    console = Console(quiet=options.json)
+    writes = hosts.is_writer()
+    console = Console(quiet=options.json or not writes)
     console.print(f"{options.task} in {loaded.name}: {options.out}")
     scores = score_model(loaded.model, loaded.params, take(train, slice(0, SCORED_EXAMPLES)))
     if scores.means:
@@ -146,13 +147,17 @@ def run(options: Prune) -> int:
             ablation=options.config.ablation, settings=settings, **begun,
         ),
     )  # fmt: skip
-    circuit_json.save(circuit, options.out / "circuit.json")
-    scores = Scores(ranking(gates), "signed", None, circuit.provenance)
-    scores_file.save(scores, options.out / "scores.safetensors")
+    if writes:
+        circuit_json.save(circuit, options.out / "circuit.json")
+        scores = Scores(ranking(gates), "signed", None, circuit.provenance)
+        scores_file.save(scores, options.out / "scores.safetensors")
     table = {}
     if test is not None:
         with console.status("comparing circuits on the test split"):
             table = compare(options, loaded, circuit, train, test)
+    if not writes:
+        return 0
+    if table:
         atomic.write(options.out / "evaluation.json", json.dumps(table, indent=1) + "\n")
     write_run_report(options.out, circuit, table, title=f"{options.task} in {loaded.name}")
     if options.json:

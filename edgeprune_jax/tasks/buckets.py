@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int
 
-from edgeprune_jax.tasks.batch import Batch, rows, take
+from edgeprune_jax.tasks.batch import Batch, rows
 
 MOST = 4  # widths: each costs a compilation
 PADDING = 0.15  # of the tokens; a further width that would only mend less than this is not made
@@ -89,18 +89,10 @@ def bucketed_rows(buckets: Buckets, size: int, *, seed: int, step: int) -> Int[n
 
 
 def fit(data: Batch, chosen: Int[np.ndarray, " B"], buckets: Buckets) -> Batch:
-    """The examples at `chosen`, cut to the narrowest width that holds them all."""
-    batch = take(data, chosen)
-    longest = int(batch.valid.sum(axis=1).max())
+    """All examples, cut to the narrowest width that holds those at `chosen`; nothing is copied."""
+    longest = int(data.valid[chosen].sum(axis=1).max())
     width = next(width for width in buckets.widths if width >= longest)
     return replace(
-        batch, tokens=batch.tokens[:, :width], corrupted=batch.corrupted[:, :width],
-        valid=batch.valid[:, :width],
+        data, tokens=data.tokens[:, :width], corrupted=data.corrupted[:, :width],
+        valid=data.valid[:, :width],
     )  # fmt: skip
-
-
-def host_rows(chosen: Int[np.ndarray, " B"], host: int, hosts: int) -> Int[np.ndarray, " _"]:
-    """One host's part of a batch; the parts of all hosts, in order, are the batch."""
-    if len(chosen) % hosts:
-        raise ValueError(f"a batch of {len(chosen)} cannot be shared evenly by {hosts} hosts.")
-    return np.split(chosen, hosts)[host]
