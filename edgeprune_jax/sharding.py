@@ -121,6 +121,21 @@ def make_mesh(shape: MeshShape, devices: Sequence[Any] | None = None) -> Mesh:
     return jax.make_mesh(sizes, MESH_AXES, axis_types=kinds, devices=devices[: shape.devices])
 
 
+def whole_mesh(shape: MeshShape) -> Mesh | None:
+    """The mesh of a program's run, None for one device.
+
+    Raises `ValueError` where there are too few devices, and where of several processes some device
+    would have nothing to do.
+    """
+    n, processes = jax.device_count(), jax.process_count()
+    if processes > 1 and shape.devices != n:
+        raise ValueError(
+            f"mesh.data x mesh.model x mesh.fsdp must be {n}, all devices of the {processes} "
+            f"processes: got {shape.devices}"
+        )
+    return None if shape.devices == 1 else make_mesh(shape)
+
+
 def weight_shardings(params: PyTree, mesh: Mesh | AbstractMesh) -> PyTree:
     """Where each weight goes. Shapes are enough, and are all that compiling needs.
 

@@ -19,6 +19,7 @@ import dataclasses
 import hashlib
 import json
 import shutil
+import sys
 import warnings
 from dataclasses import dataclass, field
 from functools import partial
@@ -30,9 +31,10 @@ import sweep_results
 import tyro
 from jax.sharding import Mesh
 
-from edgeprune_jax import atomic, circuit_json, sharding
+from edgeprune_jax import atomic, circuit_json, hosts, sharding
 from edgeprune_jax.circuits import Circuit
 from edgeprune_jax.cli.inputs import find_data, origin
+from edgeprune_jax.cli.several import together
 from edgeprune_jax.evaluation import measure_circuits, table
 from edgeprune_jax.full_model import score_model
 from edgeprune_jax.measures.details import details
@@ -108,9 +110,9 @@ CASES = {
 
 def load(case: Case) -> tuple[Loaded, Mesh | None]:
     """The model, each weight straight to its devices, and the mesh of these, None for one."""
-    if case.mesh.devices == 1:
+    mesh = sharding.whole_mesh(case.mesh)
+    if mesh is None:
         return load_model(case.model, dtype=case.dtype), None
-    mesh = sharding.make_mesh(case.mesh)
     where = partial(sharding.weight_shardings, mesh=mesh)
     return load_model(case.model, dtype=case.dtype, shardings=where), mesh
 
@@ -136,14 +138,15 @@ def prune(case: Case, loaded: Loaded, mesh: Mesh | None, task: str) -> Circuit:
     }
     model = {"name": loaded.name, "digest": loaded.digest}
     claim(folder, {"model": model, "examples": digest(train), "edges": case.edges, **said})
-    if not (folder / "metrics.jsonl").exists():
+    if hosts.from_writer(lambda: b"" if (folder / "metrics.jsonl").exists() else b"new"):
         warn_of_doubt(case, loaded, mesh, task, train)
 
     def show(row: dict) -> None:  # as lines, which can be followed in a log
-        print(
-            f"{task}: step {row['step']} of {config.steps}, divergence {row['divergence']:.3f}, "
-            f"sparsity {row['sparsity']:.4f}", flush=True,
-        )  # fmt: skip
+        if hosts.is_writer():
+            print(
+                f"{task}: step {row['step']} of {config.steps}, divergence "
+                f"{row['divergence']:.3f}, sparsity {row['sparsity']:.4f}", flush=True,
+            )  # fmt: skip
 
     gates = run_pruning(loaded, train, config, folder, on_log=show, mesh=mesh)
     circuit = discrete(
@@ -154,9 +157,15 @@ def prune(case: Case, loaded: Loaded, mesh: Mesh | None, task: str) -> Circuit:
         ),
     )  # fmt: skip
     path = case.results / f"{label(task)}.json"
-    if not path.exists() or circuit_json.load(path, loaded.graph) != circuit:
-        circuit_json.save(circuit, path)
-        shutil.copy(folder / "metrics.jsonl", path.with_suffix(".metrics.jsonl"))
+
+    def keep() -> bytes:
+        if not path.exists() or circuit_json.load(path, loaded.graph) != circuit:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            circuit_json.save(circuit, path)
+            shutil.copy(folder / "metrics.jsonl", path.with_suffix(".metrics.jsonl"))
+        return b""
+
+    hosts.from_writer(keep)
     return circuit
 
 
@@ -191,9 +200,8 @@ def label(task: str) -> str:
     return Path(task).stem
 
 
-def study(case: Case) -> None:
-    """Prunes and judges whatever is not there yet, and writes the page."""
-    case.results.mkdir(parents=True, exist_ok=True)
+def study(case: Case) -> int:
+    """Prunes and judges whatever is not there yet, and writes the page. Returns the exit code."""
     loaded, mesh = load(case)
     circuits = {label(task): prune(case, loaded, mesh, task) for task in case.tasks}
     first, second = circuits.values()
@@ -207,7 +215,7 @@ def study(case: Case) -> None:
         "random_circuits": case.random_circuits,
     }
     path = case.results / "study.json"
-    record = json.loads(path.read_text()) if path.exists() else {}
+    record = json.loads(hosts.from_writer(lambda: path.read_bytes() if path.exists() else b"{}"))
     if record.get("asked") != asked:
         record = {"asked": asked, "judged": {}}
     for task in case.tasks:
@@ -219,9 +227,13 @@ def study(case: Case) -> None:
             loaded, command=sweep_results.command(), ablation=case.config.ablation,
             settings=dataclasses.asdict(case.config),
         )  # fmt: skip
-        atomic.write(path, json.dumps(record, indent=1) + "\n")
-    boolean_results.write(case.results, record, BOTH)
+        if hosts.is_writer():
+            atomic.write(path, json.dumps(record, indent=1) + "\n")
+    if hosts.is_writer():
+        boolean_results.write(case.results, record, BOTH)
+    return 0
 
 
 if __name__ == "__main__":
-    study(tyro.extras.overridable_config_cli(CASES, description=__doc__))
+    asked_for = tyro.extras.overridable_config_cli(CASES, description=__doc__)
+    sys.exit(together("boolean_codellama", partial(study, asked_for)))

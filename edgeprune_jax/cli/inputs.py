@@ -65,17 +65,11 @@ def find_data(loaded: Loaded, task: str, *, split: Split, n: int, seed: int) -> 
 def find_mesh(shape: MeshShape, loaded: Loaded, config: PruneConfig) -> Mesh | None:
     """The mesh of a run, None for one device.
 
-    Raises `ValueError` where there are too few devices, where weights or batches do not divide, and
-    where of several processes some device has nothing to do.
+    Raises `ValueError` as `whole_mesh` does, and where weights or batches do not divide.
     """
-    if jax.process_count() > 1 and shape.devices != jax.device_count():
-        raise ValueError(
-            f"--mesh.data x --mesh.model x --mesh.fsdp must be all {jax.device_count()} devices of "
-            f"the {jax.process_count()} processes: got {shape.devices}"
-        )
-    if shape.devices == 1:
+    mesh = sharding.whole_mesh(shape)
+    if mesh is None:
         return None
-    mesh = sharding.make_mesh(shape)
     sharding.weight_shardings(loaded.params, mesh)
     if config.batch_size % (shape.data * shape.fsdp):
         raise ValueError(
