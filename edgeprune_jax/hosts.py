@@ -91,6 +91,9 @@ def join() -> None:
             **found._asdict(), initialization_timeout=MEETING, heartbeat_timeout_seconds=SILENCE
         )
         jax.devices()  # where all learn of the devices of all
+    except ValueError:  # JAX knows of no cluster: a TPU of one host may have none
+        if found.coordinator_address is not None or TASKS in os.environ:
+            raise
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
         raise ConnectionError(f"the processes did not find each other: {reason}") from error

@@ -210,3 +210,15 @@ def test_an_environment_that_cannot_be_meant_is_refused(wrong, named, monkeypatc
 
 def test_an_error_of_the_program_itself_is_no_loss():
     assert not hosts.is_loss(ValueError("UNKNOWN: of one process"))
+
+
+def test_a_tpu_of_which_no_cluster_knows_is_alone(monkeypatch):
+    def refuse(**_):
+        raise ValueError("coordinator_address should be defined.")
+
+    monkeypatch.setattr(hosts.jax.distributed, "initialize", refuse)
+    monkeypatch.setattr(hosts, "meeting", lambda: hosts.Meeting())
+    assert hosts.join() is None
+    monkeypatch.setattr(hosts, "meeting", lambda: hosts.Meeting("node7:1234", 2, 1))
+    with pytest.raises(ValueError, match="coordinator_address"):
+        hosts.join()

@@ -37,6 +37,8 @@ def together(name: str, run: Callable[[], int]) -> int:
         if not supervised:
             return run() if hosts.meeting() is None else _supervise(name)
         hosts.join()
+        if jax.process_count() == 1:
+            return run()
         if not hosts.is_writer():
             warnings.simplefilter("ignore")  # the writer's notes are those of all
         here = f"{name}: process {jax.process_index()} of {jax.process_count()}"
