@@ -52,6 +52,7 @@ class Recipe(NamedTuple):
 
     config: PruneConfig
     warm: bool
+    examples: int = 400  # training pairs
 
 
 RECIPES = {
@@ -61,6 +62,13 @@ RECIPES = {
             gate_rate=0.2, floor=0.1,
         ),
         warm=True,
+    ),
+    # Half the rate and price of the plain recipe: more masks are seen before an edge is closed.
+    "slow": Recipe(
+        PruneConfig(
+            target=0.966, steps=600, batch_size=4, warmup=300, gate_rate=0.15, price=4e-4,
+        ),
+        warm=False, examples=2000,
     ),
 }  # fmt: skip
 
@@ -79,8 +87,6 @@ class Better:
     """Prompts to measure on: 'validation' for choices, 'test' for the table."""
     test_examples: int = 96
     """Unseen pairs to measure on."""
-    examples: int = 400
-    """Training pairs."""
     task: str = "ioi"
     """Task."""
     model: str = DEFAULT
@@ -118,7 +124,7 @@ def pruned(options: Better, loaded: Loaded, name: str, seed: int) -> tuple[Edges
         scores = scored(options, loaded, seed)
         first = warm_start(ranked(scores.edges, scores.sign), sparsity=config.start)
         spent = scores.provenance["cpu_seconds"]
-    data = find_data(loaded, options.task, split="train", n=options.examples, seed=seed).batch
+    data = find_data(loaded, options.task, split="train", n=recipe.examples, seed=seed).batch
     folder, start = options.runs / f"{options.task}-{name}-seed{seed}", time.process_time()
     claim(folder, {"warm": recipe.warm, "settings": asdict(config), "n_train": len(data)})
     done = (folder / "gates.safetensors").exists()

@@ -45,11 +45,15 @@ GIVEN = {
     "EAP": Given(AttributionConfig("eap"), 128),
     "EAP-IG, inputs": Given(AttributionConfig("eap-ig-inputs"), 32),
     "EAP-IG, inputs, KL": Given(AttributionConfig("eap-ig-inputs", metric="kl"), 32),
+    "EAP-IG, inputs, KL, 128": Given(AttributionConfig("eap-ig-inputs", metric="kl"), 128),
     "EAP-IG, activations": Given(AttributionConfig("eap-ig-activations"), 8),
     "magnitude": Given(AttributionConfig("magnitude"), 128),
     "random": Given(AttributionConfig("random"), 8),
 }
-PRUNED = "Edge Pruning"
+OURS = {  # Edge Pruning's circuits below the results: the plain recipe's, and one of better.py's
+    "Edge Pruning": "pruned/{task}-*-seed*-*.json",
+    "Edge Pruning, slow": "../better_smollm2/{task}-slow-seed*-*.json",
+}
 
 
 @dataclass(frozen=True)
@@ -99,9 +103,10 @@ def score(options: Rivals, loaded: Loaded, task: str, method: str, seed: int):
 def circuits(options: Rivals, loaded: Loaded, task: str) -> dict[tuple[str, int, int], Circuit]:
     """All circuits by method, seed and size: Edge Pruning's first, then each rival's."""
     found = {}
-    for path in sorted((options.results / "pruned").glob(f"{task}-*-seed*-*.json")):
-        circuit = circuit_json.load(path, loaded.graph)
-        found[PRUNED, circuit.provenance["data"]["seed"], len(circuit)] = circuit
+    for method, pattern in OURS.items():
+        for path in sorted(options.results.glob(pattern.format(task=task))):
+            circuit = circuit_json.load(path, loaded.graph)
+            found[method, circuit.provenance["data"]["seed"], len(circuit)] = circuit
     for method in options.methods:
         for seed in options.seeds:
             scores = score(options, loaded, task, method, seed)
@@ -148,7 +153,7 @@ def write(options: Rivals, task: str, record: dict) -> None:
     own = next(name for name in sweep_results.TASK_MEASURES if name in record["rows"][0])
     names = ["kl", own, "accuracy", "exact_match"]
     shown, curves = [], {name: {} for name in names[:2]}
-    order = [PRUNED, *GIVEN, "empty", "full"]
+    order = [*OURS, *GIVEN, "empty", "full"]
     for (method, edges), rows in sorted(
         groups.items(), key=lambda one: (order.index(one[0][0]), -one[0][1])
     ):
