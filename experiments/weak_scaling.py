@@ -52,6 +52,7 @@ def main() -> None:
                 Series(f"split by {split}", DEVICES, [row[key] / 1e9 for row in found])
                 for split, found in rows.items()
             ],
+            zero=True,
         )
         for label, key in quantities.items()
     ]

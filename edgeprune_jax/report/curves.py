@@ -9,9 +9,13 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter, MaxNLocator
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#b5579a", "#4d4d4d", "#e69f00")
-MARKERS = "osD^vP"
+COLOURS = (
+    "#0072b2", "#d55e00", "#009e73", "#b5579a", "#4d4d4d", "#e69f00", "#56b4e9", "#8c564b",
+    "#b8b800", "#000000",
+)  # fmt: skip
+MARKERS = "osD^vPX*<>"
 DASHES = ("--", ":", "-.")
+INSIDE = 4  # lines, at most, that a legend among them can name
 
 
 class Series(NamedTuple):
@@ -29,24 +33,39 @@ class Panel(NamedTuple):
     label: str
     series: Sequence[Series]
     log: bool = False
+    zero: bool = False  # whether the axis begins there
 
 
 def plot(panels: Sequence[Panel], *, x_label: str, title: str = "", log_x: bool = False) -> str:
-    """The text of an SVG with the panels side by side, all against the same quantity."""
+    """The text of an SVG with the panels side by side, all against the same quantity.
+
+    Where a panel has more than four lines, one legend below all panels names them.
+    """
     # Without pyplot, which would keep the figure; the salt makes equal plots equal files.
     with matplotlib.rc_context({"svg.hashsalt": "edgeprune", "font.size": 10}):
-        figure = Figure(figsize=(4.6 * max(1, len(panels)), 3.2), layout="constrained")
+        below = any(len(panel.series) > INSIDE for panel in panels)
+        height = 3.9 if below else 3.2
+        figure = Figure(figsize=(4.6 * max(1, len(panels)), height), layout="constrained")
         FigureCanvasSVG(figure)
+        named = {}
         if title:
             figure.suptitle(_plain(title), fontsize=11)
         for position, panel in enumerate(panels):
             axes = figure.add_subplot(1, len(panels), position + 1)
             _draw(axes, panel)
+            named |= {line.get_label(): line for line in axes.get_lines()}
+            if len(panel.series) > 1 and not below:
+                axes.legend(frameon=False, fontsize=9)
             axes.set_xlabel(_plain(x_label))
             if log_x:
                 axes.set_xscale("log")
                 for labels in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
                     labels(LogFormatter(labelOnlyBase=False))
+        if below:
+            figure.legend(
+                handles=list(named.values()), loc="outside lower center", ncols=2 * len(panels),
+                frameon=False, fontsize=9,
+            )  # fmt: skip
         text = StringIO()
         figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
     return text.getvalue()
@@ -70,12 +89,13 @@ def _draw(axes, panel: Panel) -> None:
     if panel.log:
         axes.set_yscale("log")
     axes.set_ylabel(_plain(panel.label))
-    axes.xaxis.set_major_locator(MaxNLocator(6))
+    whole = all(float(x).is_integer() for line in panel.series for x in line.x)
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=whole))
+    if panel.zero:
+        axes.set_ylim(bottom=0)
     axes.grid(color="#e5e5e5", linewidth=0.7)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    if len(panel.series) > 1:
-        axes.legend(frameon=False, fontsize=9)
 
 
 def _plain(text: str) -> str:

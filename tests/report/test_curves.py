@@ -1,10 +1,11 @@
 """Curves are well-formed, and equal for equal numbers."""
 
+import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
 
-from edgeprune_jax.report.curves import Panel, Series, plot
+from edgeprune_jax.report.curves import COLOURS, MARKERS, Panel, Series, plot
 
 PANELS = [
     Panel("KL", [Series("KL $x^2", [0, 1, 2], [1.0, 0.1, float("nan")])], log=True),
@@ -17,6 +18,14 @@ def test_plots_are_well_formed_and_deterministic():
     text = plot(PANELS, x_label="steps_$", title="<Training> $")
     ElementTree.fromstring(text)
     assert text == plot(PANELS, x_label="steps_$", title="<Training> $")
+
+
+def test_ten_lines_are_told_apart_and_named_once():
+    lines = [Series(f"method {n}", [1, 2], [n, n + 1]) for n in range(10)]
+    text = plot([Panel("KL", lines), Panel("accuracy", lines)], x_label="edges")
+    names = re.findall(r"<!-- (method \d) -->", text)
+    assert sorted(names) == [f"method {n}" for n in range(10)]
+    assert len(set(zip(COLOURS, MARKERS, strict=True))) == len(set(COLOURS)) == 10
 
 
 def test_only_curves_need_matplotlib():
