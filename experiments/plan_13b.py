@@ -34,6 +34,8 @@ CASES: Mapping[str, Request] = MappingProxyType(
     {
         "v5e-2x4-64-16": Request(_13B, "v5e:2x4", 16, 64),
         "v5e-2x4-64-32": Request(_13B, "v5e:2x4", 32, 64),
+        "v5e-2x4-64-40": Request(_13B, "v5e:2x4", 40, 64),
+        "v5e-2x4-72-32": Request(_13B, "v5e:2x4", 32, 72),
         "v5e-2x4-64-largest": Request(_13B, "v5e:2x4", 34, 64),
         "v5e-2x4-72-largest": Request(_13B, "v5e:2x4", 30, 72),
         "h100-8": Request(_13B, "h100:8", 32, 72),

@@ -18,6 +18,7 @@ import jax
 
 from edgeprune_jax import hosts
 from edgeprune_jax.cli.explain import LOST, explained
+from edgeprune_jax.sharding import TPU_ARGUMENTS
 
 SPOKEN = "EDGEPRUNE_SPOKEN"  # where a supervised process prints: two file descriptors
 GOES_ON = "; the same command goes on from the last checkpoint"
@@ -66,7 +67,9 @@ def _supervise(name: str) -> int:
     with tempfile.TemporaryFile() as noise:
         child = subprocess.Popen(
             sys.orig_argv, executable=sys.executable, stdin=subprocess.PIPE, stdout=noise,
-            stderr=noise, pass_fds=spoken, env=os.environ | {SPOKEN: f"{spoken[0]},{spoken[1]}"},
+            stderr=noise, pass_fds=spoken,
+            env={"LIBTPU_INIT_ARGS": TPU_ARGUMENTS} | os.environ
+            | {SPOKEN: f"{spoken[0]},{spoken[1]}"},
         )  # fmt: skip
         while True:
             try:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from edgeprune_jax.plan.request import Request
 from edgeprune_jax.plan.topology import Topology, find_topology
+from edgeprune_jax.sharding import TPU_ARGUMENTS
 
 TPU, GPU = "libtpu", "jax_cuda13_plugin"  # modules that bring the compilers
 
@@ -55,6 +56,7 @@ def environment(topology: Topology) -> dict[str, str]:
             "TPU_WORKER_HOSTNAMES": "localhost",
             "TPU_WORKER_ID": "0",
             "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+            "LIBTPU_INIT_ARGS": given.get("LIBTPU_INIT_ARGS", TPU_ARGUMENTS),
         }
     ptxas = _ptxas()
     if importlib.util.find_spec(GPU) is None or ptxas is None:
