@@ -30,8 +30,8 @@ from jaxtyping import Array, Int, PyTree
 
 MESH_AXES = ("data", "fsdp", "model")
 WHOLE = "-"  # an axis that is never split
-# For LIBTPU_INIT_ARGS. XLA would turn products of split arrays into rings of small ones, to hide the
-# messages: of CodeLlama-13B on eight v5e chips that sends a fifth more and moves a sixth more.
+# For LIBTPU_INIT_ARGS. XLA would turn products of split arrays into rings of small ones, to hide
+# messages: for CodeLlama-13B on eight v5e chips that sends a fifth more and moves a sixth more.
 TPU_ARGUMENTS = "--xla_jf_spmd_threshold_for_windowed_einsum_mib=1000000"
 
 # Logical axes, and the axes of the mesh that split them.
