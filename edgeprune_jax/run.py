@@ -64,7 +64,7 @@ def run_pruning(
     naming the array, and for a checkpoint of another run or a broken one. Of several processes
     (`hosts`) all call this with the same arguments, and the writer's folder is the one that counts.
     """
-    if found := finished(folder, loaded.graph):
+    if found := _finished(folder, loaded.graph):
         return found
     params = sharding.place(loaded.params, sharding.weight_shardings, mesh)
     teacher = means = None
@@ -95,10 +95,10 @@ def run_pruning(
                         file.write(json.dumps(row) + "\n")
                 on_log(row)
             if number % policy.every == 0 and number < config.steps:
-                # Copied, because the next step takes the state's buffers.
-                held = jax.tree.map(np.array, hosts.fetch(state))
+                held = hosts.fetch(state)
                 if manager is not None:
-                    checkpoints.save(manager, held, this)
+                    # Copied, because the next step takes the state's buffers.
+                    checkpoints.save(manager, jax.tree.map(np.array, held), this)
     gates = hosts.fetch(final_gates(state.trainable, config))
     if writes:
         atomic.write(folder / "gates.safetensors", save({"edges": gates.values}))
@@ -106,11 +106,8 @@ def run_pruning(
     return Edges(jnp.asarray(gates.values), loaded.graph)
 
 
-def finished(folder: Path, graph: Graph) -> Edges | None:
-    """The final log-alphas of a run that has ended, None for another.
-
-    Raises `ValueError` where they are not of this graph.
-    """
+def _finished(folder: Path, graph: Graph) -> Edges | None:
+    """The final log-alphas of a run that has ended, whose checkpoints go; None for another."""
     path = folder / "gates.safetensors"
 
     def content() -> bytes:

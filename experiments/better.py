@@ -1,4 +1,4 @@
-"""Warm starts and anytime gates beside plain Edge Pruning: IOI in SmolLM2-135M.
+"""Anytime gates and a slow recipe beside plain Edge Pruning: IOI in SmolLM2-135M.
 
     python experiments/better.py                                    (the table, from the root)
     python experiments/better.py --recipes anytime --split validation --seeds 0     (for choices)

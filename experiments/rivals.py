@@ -2,6 +2,7 @@
 
     python experiments/sweep.py --seeds 0 1 2 --sparsities 0.95 0.966 0.98 0.99 \\
         --results experiments/results/rivals_smollm2/pruned          (Edge Pruning's circuits)
+    python experiments/better.py --recipes slow                      (those of a better recipe)
     python experiments/rivals.py                                     (the rivals, and all measures)
 
 Every rival scores all edges on training prompts of each seed, as many as `GIVEN` says, by the

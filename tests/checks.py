@@ -1,15 +1,39 @@
-"""What tests of the engine share: masks, weights of logits, and how near is near enough."""
+"""What tests share: masks, weights of logits, how near is near enough, a small checkpoint."""
 
+import json
+import shutil
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from safetensors.numpy import load_file, save_file
+from tokenizers import Tokenizer, models, pre_tokenizers
 
 BOTH = ("tok_embeds", "pos_embeds")
 ONES, ZEROS, SOFT, HARD = range(4)
 # Compiling is most of the time here, and what is compiled are thousands of tiny products.
 quick_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
+
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+
+
+def save_letter_llama(folder):
+    """Makes a folder of a Llama of one layer, quick to compile, that knows words of one letter."""
+    fixture = Path(__file__).parent / "fixtures" / "models" / "llama_gqa_tied"
+    shutil.copytree(fixture, folder)
+    config = json.loads((folder / "config.json").read_text())
+    vocab = {word: i for i, word in enumerate(["<unk>", *LETTERS])}
+    assert len(vocab) <= config["vocab_size"]
+    tokenizer = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 1}))
+    weights = load_file(folder / "model.safetensors")
+    weights = {name: weight for name, weight in weights.items() if ".layers.1." not in name}
+    save_file(weights, folder / "model.safetensors")
 
 
 def masks(graph, seed=0):

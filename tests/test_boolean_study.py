@@ -5,15 +5,13 @@ import json
 import random
 import re
 import runpy
-import shutil
 import sys
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file, save_file
-from tokenizers import Tokenizer, models, pre_tokenizers
+from checks import LETTERS, save_letter_llama
 
 from edgeprune_jax import circuit_json
 from edgeprune_jax.circuits import Circuit
@@ -21,27 +19,14 @@ from edgeprune_jax.graph import Graph
 from edgeprune_jax.tasks.make import TASKS
 
 ROOT = Path(__file__).parents[1]
-FIXTURE = ROOT / "tests" / "fixtures" / "models" / "llama_gqa_tied"
 STYLES, NAMES = ("asked.jsonl", "bare.jsonl"), ("asked", "bare")
-LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
 @pytest.fixture
 def checkpoint(tmp_path):
     """A small Llama that knows words of one letter."""
     folder = tmp_path / "llama"
-    shutil.copytree(FIXTURE, folder)
-    config = json.loads((folder / "config.json").read_text())
-    vocab = {word: i for i, word in enumerate(["<unk>", *LETTERS])}
-    assert len(vocab) <= config["vocab_size"]
-    tokenizer = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.save(str(folder / "tokenizer.json"))
-    config |= {"num_hidden_layers": 1}  # one compiles faster
-    (folder / "config.json").write_text(json.dumps(config))
-    weights = load_file(folder / "model.safetensors")
-    weights = {name: weight for name, weight in weights.items() if ".layers.1." not in name}
-    save_file(weights, folder / "model.safetensors")
+    save_letter_llama(folder)
     return folder
 
 

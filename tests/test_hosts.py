@@ -4,7 +4,6 @@ for one that is gone."""
 import json
 import os
 import random
-import shutil
 import socket
 import subprocess
 import sys
@@ -12,15 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file, save_file
-from tokenizers import Tokenizer, models, pre_tokenizers
+from checks import LETTERS, save_letter_llama
+from safetensors.numpy import load_file
 
 from edgeprune_jax import hosts, sharding
 from edgeprune_jax.cli.main import main
 from edgeprune_jax.sharding import MeshShape, make_mesh
 
-FIXTURE = Path(__file__).parent / "fixtures" / "models" / "llama_gqa_tied"
-LETTERS = "abcdefghijklmnopqrstuvwxyz"
 DIES_AT_STEP_10 = """
 import os, signal, sys
 from edgeprune_jax.cli import main, progress
@@ -36,17 +33,7 @@ sys.exit(main.main())
 def place(tmp_path_factory):
     """A folder with a Llama of one layer and a task, both of words of one letter."""
     folder = tmp_path_factory.mktemp("hosts")
-    model = folder / "llama"
-    shutil.copytree(FIXTURE, model)
-    config = json.loads((model / "config.json").read_text()) | {"num_hidden_layers": 1}
-    (model / "config.json").write_text(json.dumps(config))
-    weights = load_file(model / "model.safetensors")
-    weights = {name: weight for name, weight in weights.items() if ".layers.1." not in name}
-    save_file(weights, model / "model.safetensors")
-    vocab = {word: i for i, word in enumerate(["<unk>", *LETTERS])}
-    tokenizer = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.save(str(model / "tokenizer.json"))
+    save_letter_llama(folder / "llama")
     draw = random.Random(0)
     triples = [draw.sample(LETTERS, 3) for _ in range(16)]
     lines = [
