@@ -92,7 +92,7 @@ def _draw(axes, panel: Panel) -> None:
     whole = all(float(x).is_integer() for line in panel.series for x in line.x)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=whole))
     if panel.zero:
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.05 * axes.get_ylim()[1])
     axes.grid(color="#e5e5e5", linewidth=0.7)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
