@@ -14,7 +14,7 @@ entry, so counting entries is counting edges.
 
 import re
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -212,13 +212,23 @@ def full(graph: Graph, value: float) -> Edges:
     return Edges(jnp.full(graph.n_edges, value, jnp.float32), graph)
 
 
+def by_writer(nodes: Array, graph: Graph) -> Edges:
+    """On every edge the number of the writer it comes from, of `nodes` with shape W.
+
+    Layer by layer: a slice for each reader would be thousands of operations to compile.
+    """
+    parts = []
+    for layer in range(graph.layers):
+        before = graph.sources(layer)
+        rows = jnp.broadcast_to(nodes[:before], (graph.readers_per_layer - 1, before))
+        parts += [rows.reshape(-1), nodes[: before + graph.heads]]
+    return Edges(jnp.concatenate([*parts, nodes]), graph)
+
+
 def scale_writers(edges: Edges, nodes: Array) -> Edges:
     """Multiplies every edge by the mask of the node that writes it, `nodes` of shape W.
 
     `z_n` on a writer and `z_e` on its edge act as their product: a node mask is a scaled
     column, and the forward pass never sees it (reference: `m_rw z_w`).
     """
-    lengths: Sequence[int] = edges.graph.row_lengths
-    return Edges(
-        edges.values * jnp.concatenate([nodes[:length] for length in lengths]), edges.graph
-    )
+    return Edges(edges.values * by_writer(nodes, edges.graph).values, edges.graph)

@@ -22,7 +22,7 @@ from jaxtyping import Array, Float, PyTree
 from edgeprune_jax import gates, hard_examples, hosts, objectives, sharding
 from edgeprune_jax.engine import masked_forward
 from edgeprune_jax.estimators import ESTIMATORS
-from edgeprune_jax.graph import Edges, Graph, scale_writers
+from edgeprune_jax.graph import Edges, Graph, by_writer, scale_writers
 from edgeprune_jax.objectives import DIVERGENCES, Multipliers, constraint, no_multipliers
 from edgeprune_jax.settings import PruneConfig
 from edgeprune_jax.stream import Model, Writes, plain_forward
@@ -194,8 +194,8 @@ def final_gates(trainable: Trainable, config: PruneConfig) -> Edges:
         return Edges(gates.shifted(values, config.target), graph)
     if trainable.nodes is None:
         return trainable.edges
-    writers = jnp.concatenate([trainable.nodes[:length] for length in graph.row_lengths])
-    return Edges(jnp.minimum(values, writers), graph)
+    writers = by_writer(trainable.nodes, graph)
+    return Edges(jnp.minimum(values, writers.values), graph)
 
 
 def prune(
