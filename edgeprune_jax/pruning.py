@@ -127,10 +127,14 @@ def _compiled_step(model: Model, config: PruneConfig, segment: int | None) -> Ca
     estimate = ESTIMATORS[config.estimator]
     move = optimiser(config)
 
-    def opened(target, trainable: Trainable) -> tuple[Array, Array | None]:
+    def opened(target, batch: Batch, trainable: Trainable) -> tuple[Array, Array | None]:
         values, nodes = log_alphas(trainable)
         if config.control == "shift":
             values = gates.shifted(values, target)
+        if config.own_masks:
+            values, nodes = jax.tree.map(
+                lambda one: jnp.broadcast_to(one, (len(batch.tokens), one.size)), (values, nodes)
+            )
         return values, nodes
 
     def penalty(step, target, trainable: Trainable, masks):
@@ -147,6 +151,19 @@ def _compiled_step(model: Model, config: PruneConfig, segment: int | None) -> Ca
         return cost, {"penalty": cost, "sparsity": sparsity, "target": target}
 
     def loss(graph, params, batch, teacher, means, masks):
+        distances = partial(measure, graph, params, means)
+        if config.own_masks:
+            alone = partial(jax.tree.map, lambda leaf: leaf[:, None])
+            each = jax.vmap(distances, spmd_axis_name=sharding.RULES["B"])
+            found = each(alone(batch), alone(teacher), masks)[:, 0]
+        else:
+            found = distances(batch, teacher, masks)
+        value = found.mean()
+        if config.floor:
+            value = objectives.on_log_scale(value, config.floor)
+        return value, found
+
+    def measure(graph, params, means, batch, teacher, masks):
         values, nodes = masks
         mask = Edges(values, graph)
         logits = masked_forward(
@@ -155,11 +172,7 @@ def _compiled_step(model: Model, config: PruneConfig, segment: int | None) -> Ca
             ablation=config.ablation if means is None else means, valid=batch.valid,
             positions=batch.positions, outbox_dtype=config.outbox_dtype, segment=segment,
         )  # fmt: skip
-        distances = divergence(teacher, logits, batch.scored)
-        value = distances.mean()
-        if config.floor:
-            value = objectives.on_log_scale(value, config.floor)
-        return value, distances
+        return divergence(teacher, logits, batch.scored)
 
     def step(key, state: PruneState, params, batch, teacher, means, rows=None):
         trainable = state.trainable
@@ -170,7 +183,8 @@ def _compiled_step(model: Model, config: PruneConfig, segment: int | None) -> Ca
         )  # fmt: skip
         gradient, (distances, metrics) = estimate(
             partial(loss, trainable.edges.graph, params, batch, teacher, means),
-            partial(penalty, state.step, target), trainable, partial(opened, target), keys=keys,
+            partial(penalty, state.step, target), trainable, partial(opened, target, batch),
+            keys=keys,
         )  # fmt: skip
         updates, moved = move.update(gradient, state.optimiser, trainable)
         metrics |= {"divergence": distances.mean(), "gradient_norm": optax.tree.norm(gradient)}

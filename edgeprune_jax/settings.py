@@ -55,6 +55,9 @@ class PruneConfig:
     this price buys."""
     samples: int = 1
     """Masks drawn in a step; the loss is their mean."""
+    own_masks: bool = False
+    """Whether every example of a batch has a mask of its own: hardly more work, less noise in the
+    gradient, and memory for as many masks as examples. The paper draws one for the batch."""
     estimator: str = "pathwise"
     """Gradient of the expected loss: 'pathwise' through hard-concrete masks, or by the 'score'
     function from the losses of binary masks, of which it needs several."""
@@ -114,6 +117,8 @@ class PruneConfig:
             )
         if self.estimator == "score" and self.samples < 2:
             raise ValueError(f"the score estimator needs 2 samples or more: got {self.samples}")
+        if self.own_masks and self.estimator != "pathwise":
+            raise ValueError(f"own_masks need the pathwise estimator: got {self.estimator!r}")
         if self.estimator == "pathwise" and self.divergence in WITHOUT_GRADIENT:
             raise ValueError(f"divergence {self.divergence!r} needs the score estimator")
         if self.outbox_dtype not in (None, "float32", "bfloat16"):

@@ -218,7 +218,8 @@ def constrain(x: Array, axes: str) -> Array:
     names = [RULES[axis] for axis in axes.split()]
     parts = [math.prod(mesh.shape[name] for name in axis) for axis in names]
     split = [
-        name if size % n == 0 else () for name, size, n in zip(names, x.shape, parts, strict=True)
+        name if n > 1 and size % n == 0 else ()
+        for name, size, n in zip(names, x.shape, parts, strict=True)
     ]
     return jax.lax.with_sharding_constraint(x, _spec(split))
 

@@ -32,7 +32,8 @@ STEP = 1e-30  # of a complex step, as in conftest
         ("target", 0.98), ("steps", 3000), ("batch_size", 32), ("warmup", 2500), ("start", 0.0),
         ("schedule", "linear"), ("gate_init", 10.0), ("gate_init_std", 0.01), ("gate_rate", 0.8),
         ("multiplier_rate", 0.8), ("rate_warmup", 200), ("weight_decay", 0.01), ("clip", 1.0),
-        ("price", 0.0), ("samples", 1), ("node_gates", True), ("node_target", None),
+        ("price", 0.0), ("samples", 1), ("own_masks", False), ("node_gates", True),
+        ("node_target", None),
         ("divergence", "kl"), ("ablation", "interchange"), ("seed", 42),
     ],
 )  # fmt: skip
@@ -56,6 +57,10 @@ def test_the_paper_preset_has_the_shipped_settings(name, value):
         ({"hard_share": 1.1}, "hard_share must be between 0 and 1: got 1.1"),
         ({"estimator": "exact"}, "estimator must be one of pathwise, score: got 'exact'"),
         ({"estimator": "score"}, "the score estimator needs 2 samples or more: got 1"),
+        (
+            {"own_masks": True, "estimator": "score", "samples": 2},
+            "own_masks need the pathwise estimator: got 'score'",
+        ),
         ({"divergence": "mistaken"}, "divergence 'mistaken' needs the score estimator"),
         ({"schedule": "cosine"}, "one of linear, logarithmic, anytime: got 'cosine'"),
         ({"schedule": "anytime"}, "the anytime schedule needs control 'shift'"),
@@ -188,9 +193,9 @@ def lagrangian(case, plain, config, data, trainable, uniforms, step):
     teacher, _ = plain.formula(case, np.ones(graph.n_edges), cut)
     progress = min(step / config.warmup, 1)
     target = config.start + (config.target - config.start) * progress
-    for u_edges, u_nodes in uniforms:
-        mask = draw(edges, u_edges)
-        sparsities.append(1 - mask.mean())
+    for u_edges, u_nodes in uniforms:  # a row for every mask: one, or one for each example
+        masks = draw(edges, u_edges)
+        sparsities.append(1 - masks.mean())
         gap = sparsities[-1] - target
         penalty += by_edges[0] * gap + by_edges[1] * gap**2
         if nodes is not None:
@@ -198,10 +203,11 @@ def lagrangian(case, plain, config, data, trainable, uniforms, step):
             gap = 1 - opened.mean() - config.node_target * progress
             penalty += by_nodes[0] * gap + by_nodes[1] * gap**2
             columns = [graph.writer_index(writer) for writer, _ in graph.edges()]
-            mask = mask * opened[columns]
-        logits, _ = plain.formula(case, mask, cut)
-        rows = np.arange(len(data))[:, None]
-        p, q = (x[rows, data.positions] for x in (teacher, logits))
+            masks = masks * opened[:, columns]
+        logits = np.array([plain.formula(case, mask, cut)[0] for mask in masks])
+        rows = np.arange(len(data))
+        logits = logits[rows % len(masks), rows]
+        p, q = (x[rows[:, None], data.positions] for x in (teacher, logits))
         p, q = (x - np.log(np.exp(x).sum(-1, keepdims=True)) for x in (p, q))
         kl = (np.exp(p) * (p - q)).sum(-1) * data.scored
         divergence += (kl.sum(1) / data.scored.sum(1)).mean()
@@ -227,6 +233,7 @@ def unflat(values, like):
     [
         {"samples": 2, "price": 0.02},
         {"node_gates": True, "node_target": 0.6, "ablation": "zero", "price": 0.0},
+        {"own_masks": True, "samples": 2, "node_gates": True, "node_target": 0.6},
     ],
 )
 def test_one_step_descends_in_gates_and_ascends_in_multipliers(toy_case, plain, change):
@@ -249,9 +256,14 @@ def test_one_step_descends_in_gates_and_ascends_in_multipliers(toy_case, plain, 
     keys = jax.random.split(
         jax.random.fold_in(jax.random.key(config.seed + 1), number), config.samples
     )
+    shape = (len(data),) if config.own_masks else ()
     uniforms = [
         [
-            np.asarray(jax.random.uniform(key, (n,), minval=1e-6, maxval=1 - 1e-6), np.float64)
+            np.atleast_2d(
+                np.asarray(
+                    jax.random.uniform(key, (*shape, n), minval=1e-6, maxval=1 - 1e-6), float
+                )
+            )
             for key, n in zip(
                 jax.random.split(one), (case.graph.n_edges, case.graph.n_writers), strict=True
             )

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -37,6 +38,7 @@ CONFIG = PruneConfig(
     steps=20, batch_size=B, warmup=40, gate_init=1.0, start=0.2, target=0.9, rate_warmup=5,
     price=0.0, seed=3,
 )  # fmt: skip
+OWN_MASKS = replace(CONFIG, own_masks=True)
 
 
 class Setting(NamedTuple):
@@ -129,9 +131,18 @@ def check_logits_and_slopes(slopes, mesh):
 
 @pytest.fixture(scope="module")
 def one_device(small, tmp_path_factory):
-    gates = pruned(small, tmp_path_factory.mktemp("one"), None)
-    moved = np.abs(gates - np.asarray(init(small.graph, CONFIG).trainable.edges.values))
-    assert (moved > 0.1 * CONFIG.gate_rate).mean() > 0.5
+    return moved_gates(small, tmp_path_factory.mktemp("one"), CONFIG)
+
+
+@pytest.fixture(scope="module")
+def one_device_own_masks(small, tmp_path_factory):
+    return moved_gates(small, tmp_path_factory.mktemp("own"), OWN_MASKS)
+
+
+def moved_gates(case, folder, config):
+    gates = pruned(case, folder, None, config)
+    moved = np.abs(gates - np.asarray(init(case.graph, config).trainable.edges.values))
+    assert (moved > 0.1 * config.gate_rate).mean() > 0.5
     return gates
 
 
@@ -140,16 +151,24 @@ def on_the_mesh(small, mesh, tmp_path_factory):
     return pruned(small, tmp_path_factory.mktemp("mesh"), mesh)
 
 
-def pruned(case, folder, mesh, **options):
+def pruned(case, folder, mesh, config=CONFIG, **options):
     loaded = Loaded(case.model, case.params, case.graph, None, "tiny", "none")
     gates = run_pruning(
-        loaded, prompts(24), CONFIG, folder, mesh=mesh, policy=Policy(every=4), **options
+        loaded, prompts(24), config, folder, mesh=mesh, policy=Policy(every=4), **options
     )
     return np.asarray(gates.values)
 
 
 def test_a_run_ends_with_the_gates_of_one_device(on_the_mesh, one_device):
     np.testing.assert_allclose(on_the_mesh, one_device, rtol=0, atol=1e-5)
+
+
+def test_a_run_with_a_mask_for_each_example_ends_so_too(
+    small, mesh, one_device, one_device_own_masks, tmp_path
+):
+    gates = pruned(small, tmp_path, mesh, OWN_MASKS)
+    np.testing.assert_allclose(gates, one_device_own_masks, rtol=0, atol=1e-5)
+    assert np.abs(gates - one_device).max() > 0.01
 
 
 def test_a_stopped_run_goes_on_bit_by_bit_and_on_another_mesh(
@@ -205,17 +224,21 @@ def test_outbox_and_cotangents_are_split_by_examples_and_width(small, mesh):
     assert all(g_mask.sharding.is_fully_replicated for g_mask in g_masks)
 
 
-def test_a_step_gathers_no_outbox(small, mesh):
+@pytest.mark.parametrize("config", [CONFIG, OWN_MASKS], ids=["one mask", "own masks"])
+def test_a_step_gathers_no_outbox(small, mesh, config):
     """The largest that travels is one stream's width, or what all heads read, for the examples."""
     case, batch = small, sharding.place(prompts(), sharding.batch_shardings, mesh)
-    params, step = on(mesh, case), make_step(small.model, CONFIG)
-    state = sharding.place(init(case.graph, CONFIG), sharding.replicated, mesh)
+    params, step = on(mesh, case), make_step(small.model, config)
+    state = sharding.place(init(case.graph, config), sharding.replicated, mesh)
     teacher = sharding.place(np.zeros((B, 1, 11), np.float32), sharding.by_example, mesh)
     with sharding.using(mesh):  # with what a run gives, for it was compiled for that already
         program = step.func.lower(
             *step.args, state, params, batch, teacher, None, np.arange(B)
         ).compile()
-    sizes = travelling(program.as_text())
+    text = program.as_text()
+    held = outboxes(text, case.graph.n_writers)
+    assert held == {B * T * D // mesh.size}
+    sizes = travelling(text)
     assert mesh.shape["model"] == 1 or sizes
     examples = B // (mesh.shape["data"] * mesh.shape["fsdp"])
     largest = examples * T * max(D, HEADS * HEAD)
@@ -230,3 +253,10 @@ def travelling(hlo: str) -> list[int]:
     found = re.findall(rf"= (.*?) {kinds}", hlo)
     shapes = [shape for one in found for shape in re.findall(r"\w+\[([\d,]*)\]", one)]
     return [int(np.prod([int(n) for n in shape.split(",") if n])) for shape in shapes]
+
+
+def outboxes(hlo: str, writers: int) -> set[int]:
+    """Elements, for one writer, of all arrays that one writer after the other is written into."""
+    found = re.findall(r"= \w+\[([\d,]+)\][^=]*? dynamic-update-slice\(", hlo)
+    shapes = [[int(n) for n in shape.split(",")] for shape in found]
+    return {int(np.prod(shape)) // writers for shape in shapes if writers in shape}
