@@ -66,33 +66,23 @@ def expected_l0(log_alpha: Float[Array, "..."]) -> Float[Array, ""]:
     return jnp.sum(1 - probability_zero(log_alpha))
 
 
-def shifted(
-    log_alpha: Float[Array, " E"], sparsity: float | Float[Array, ""]
-) -> Float[Array, " E"]:
+def shifted(log_alpha: Float[Array, " E"], sparsity: float) -> Float[Array, " E"]:
     """The log-alphas plus the one number that gives their binary masks a sparsity, in expectation.
 
-    `sparsity` lies strictly between 0 and 1. The gradient is that of the implicit function: what
-    opens one gate closes others.
+    `sparsity` lies strictly between 0 and 1.
     """
-    size, share = log_alpha.size, 1 - jnp.asarray(sparsity, jnp.float32)
-
-    def excess(shift):
-        return jnp.sum(jax.nn.sigmoid(log_alpha + shift)) - share * size
+    share = 1 - jnp.float32(sparsity)
 
     def halve(_, bracket):
         low, high = bracket
         middle = (low + high) / 2
-        above = excess(middle) > 0
+        above = jnp.mean(jax.nn.sigmoid(log_alpha + middle)) > share
         return jnp.where(above, low, middle), jnp.where(above, middle, high)
 
     odds = jnp.log(share) - jnp.log1p(-share)  # the shift, were all log-alphas 0
     bracket = (odds - jnp.max(log_alpha), odds - jnp.min(log_alpha))
-    low, high = jax.lax.fori_loop(0, HALVINGS, halve, jax.lax.stop_gradient(bracket))
-    root = (low + high) / 2
-    # One step of Newton's, which does not move the root but has the derivative of all that does.
-    opened = jax.nn.sigmoid(jax.lax.stop_gradient(log_alpha) + root)
-    slope = jnp.maximum(jnp.sum(opened * (1 - opened)), EPSILON)
-    return log_alpha + root - excess(root) / slope
+    low, high = jax.lax.fori_loop(0, HALVINGS, halve, bracket)
+    return log_alpha + (low + high) / 2
 
 
 def sparsity(mask: Float[Array, "..."]) -> Float[Array, ""]:

@@ -17,8 +17,7 @@ from jaxtyping import Array, Float
 
 TOLERANCE = 0.05  # of a decoded number, as in the paper
 MOVED = 0.01  # of any output
-SCHEDULES = ("linear", "logarithmic", "anytime")
-GOLDEN = (5**0.5 - 1) / 2
+SCHEDULES = ("linear", "logarithmic")
 
 
 class Multipliers(NamedTuple):
@@ -100,20 +99,22 @@ def constraint(
     return multipliers.linear * gap + multipliers.quadratic * gap**2
 
 
+def price(step: Array, *, first: float, last: float, steps: int) -> Float[Array, ""]:
+    """The cost of an open edge in a step, in nats, from `first` on by a constant factor."""
+    return first * (last / first) ** (step / steps)
+
+
 def target_sparsity(
     step: Array, *, start: float, end: float, warmup: int, kind: str = "linear"
 ) -> Float[Array, ""]:
     """The target of a step: from `start` to `end` over `warmup` steps, then constant.
 
     Linear in the sparsity, or ("logarithmic") in the logarithm of the density 1 - s, which needs
-    an end below 1. "anytime" asks for all sizes between the two: multiples of the golden ratio
-    fill the range of that logarithm evenly, however many steps there are.
+    an end below 1.
     """
     progress = jnp.clip(step / max(warmup, 1), 0.0, 1.0)
-    if kind == "anytime":
-        progress = step * GOLDEN % 1.0
     if kind == "linear":
         return start + (end - start) * progress
-    if kind in ("logarithmic", "anytime"):
+    if kind == "logarithmic":
         return 1 - jnp.exp(jnp.log1p(-start) * (1 - progress) + jnp.log1p(-end) * progress)
     raise ValueError(f"schedule must be one of {', '.join(SCHEDULES)}: got {kind!r}")

@@ -127,28 +127,31 @@ def _compiled_step(model: Model, config: PruneConfig, segment: int | None) -> Ca
     estimate = ESTIMATORS[config.estimator]
     move = optimiser(config)
 
-    def opened(target, batch: Batch, trainable: Trainable) -> tuple[Array, Array | None]:
-        values, nodes = log_alphas(trainable)
-        if config.control == "shift":
-            values = gates.shifted(values, target)
-        if config.own_masks:
-            values, nodes = jax.tree.map(
-                lambda one: jnp.broadcast_to(one, (len(batch.tokens), one.size)), (values, nodes)
-            )
-        return values, nodes
+    def opened(batch: Batch, trainable: Trainable) -> tuple[Array, Array | None]:
+        if not config.own_masks:
+            return log_alphas(trainable)
+        return jax.tree.map(
+            lambda one: jnp.broadcast_to(one, (len(batch.tokens), one.size)), log_alphas(trainable)
+        )
 
     def penalty(step, target, trainable: Trainable, masks):
         edges, nodes = masks
         sparsity = gates.sparsity(edges)
-        if config.control == "shift":
-            return jnp.zeros(()), {"sparsity": sparsity, "target": target}
-        cost = constraint(trainable.edge_multipliers, sparsity, target)
+        asked = {"target": target}
+        if config.control == "price":
+            price = objectives.price(
+                step, first=config.price, last=config.last_price, steps=config.steps
+            )
+            asked = {"price": price}
+            cost = price * trainable.edges.graph.n_edges * (1 - sparsity)
+        else:
+            cost = constraint(trainable.edge_multipliers, sparsity, target)
         if trainable.node_multipliers is not None and config.node_target is not None:
             node_target = objectives.target_sparsity(
                 step, start=0.0, end=config.node_target, warmup=config.warmup
             )
             cost += constraint(trainable.node_multipliers, gates.sparsity(nodes), node_target)
-        return cost, {"penalty": cost, "sparsity": sparsity, "target": target}
+        return cost, {"penalty": cost, "sparsity": sparsity} | asked
 
     def loss(graph, params, batch, teacher, means, masks):
         distances = partial(measure, graph, params, means)
@@ -183,7 +186,7 @@ def _compiled_step(model: Model, config: PruneConfig, segment: int | None) -> Ca
         )  # fmt: skip
         gradient, (distances, metrics) = estimate(
             partial(loss, trainable.edges.graph, params, batch, teacher, means),
-            partial(penalty, state.step, target), trainable, partial(opened, target, batch),
+            partial(penalty, state.step, target), trainable, partial(opened, batch),
             keys=keys,
         )  # fmt: skip
         updates, moved = move.update(gradient, state.optimiser, trainable)
@@ -197,15 +200,13 @@ def _compiled_step(model: Model, config: PruneConfig, segment: int | None) -> Ca
     return jax.jit(step, donate_argnums=1)
 
 
-def final_gates(trainable: Trainable, config: PruneConfig) -> Edges:
-    """Log-alphas of the edges, those of their writers folded in; under 'shift' at the target.
+def final_gates(trainable: Trainable) -> Edges:
+    """Log-alphas of the edges, those of their writers folded in.
 
     An edge of a gated writer is open where both gates are; the smaller of the two log-alphas
     stands for their product.
     """
     values, graph = trainable.edges.values, trainable.edges.graph
-    if config.control == "shift":
-        return Edges(gates.shifted(values, config.target), graph)
     if trainable.nodes is None:
         return trainable.edges
     writers = by_writer(trainable.nodes, graph)

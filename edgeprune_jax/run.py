@@ -99,7 +99,7 @@ def run_pruning(
                 if manager is not None:
                     # Copied, because the next step takes the state's buffers.
                     checkpoints.save(manager, jax.tree.map(np.array, held), this)
-    gates = hosts.fetch(final_gates(state.trainable, config))
+    gates = hosts.fetch(final_gates(state.trainable))
     if writes:
         atomic.write(folder / "gates.safetensors", save({"edges": gates.values}))
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
@@ -172,7 +172,7 @@ def discrete(gates: Edges, config: PruneConfig, *, edges: int | None, provenance
     else:
         circuit = from_mask(discretise(gates, edges=edges))
     sparsity = {
-        "target": config.target,
+        "target": config.target if config.control == "multipliers" else None,
         "soft": 1 - float(soft_mask(gates.values).mean()),
         "hard": circuit.sparsity,
         "reachable": reachable(circuit).sparsity,

@@ -8,7 +8,7 @@ from edgeprune_jax.ablation import ABLATIONS
 from edgeprune_jax.estimators import ESTIMATORS
 from edgeprune_jax.objectives import DIVERGENCES, SCHEDULES, WITHOUT_GRADIENT
 
-CONTROLS = ("multipliers", "shift")
+CONTROLS = ("multipliers", "price")
 
 
 @dataclass(frozen=True)
@@ -29,12 +29,11 @@ class PruneConfig:
     start: float = 0.8
     """Target sparsity of the first step."""
     schedule: str = "linear"
-    """Growth of the target: 'linear', or 'logarithmic' (linear in the log of the density). With
-    'anytime' steps ask for all sizes between `start` and `target`, evenly on the log scale, and
-    the log-alphas rank all edges."""
+    """Growth of the target: 'linear', or 'logarithmic' (linear in the log of the density)."""
     control: str = "multipliers"
-    """What holds the sparsity: Lagrange 'multipliers', or a 'shift' of all log-alphas, in each step
-    the one after which the expected number of open gates is the target's."""
+    """What closes edges: Lagrange 'multipliers', which hold the sparsity at the target; or a
+    'price' of an open edge that grows from `price` to `last_price` by a constant factor, whatever
+    the target. The circuit then shrinks through all sizes, and the log-alphas rank all edges."""
     gate_init: float = 2.0
     """Mean of the log-alphas at the start."""
     gate_init_std: float = 0.01
@@ -53,6 +52,8 @@ class PruneConfig:
     """Cost of an open edge when the run starts: the linear multiplier starts at -price times the
     number of edges. With a multiplier_rate of 0 it stays there, and the sparsity is whatever
     this price buys."""
+    last_price: float = 2e-2
+    """Cost of an open edge at the end, with control 'price'."""
     samples: int = 1
     """Masks drawn in a step; the loss is their mean."""
     own_masks: bool = False
@@ -133,14 +134,9 @@ class PruneConfig:
             )
         if self.control not in CONTROLS:
             raise ValueError(f"control must be one of {', '.join(CONTROLS)}: got {self.control!r}")
-        if self.schedule == "anytime" and self.control != "shift":
-            raise ValueError("the anytime schedule needs control 'shift'")
-        if self.control == "shift" and self.node_gates:
-            raise ValueError("control 'shift' counts edges alone: it goes without node_gates")
-        if self.control == "shift" and not (0 < self.start < 1 and 0 < self.target < 1):
+        if self.control == "price" and not (self.price > 0 and self.last_price > 0):
             raise ValueError(
-                "control 'shift' needs start and target between 0 and 1: "
-                f"got {self.start} and {self.target}"
+                f"control 'price' needs prices above 0: got {self.price} and {self.last_price}"
             )
         if self.node_target is not None and not self.node_gates:
             raise ValueError("node_target needs node_gates")

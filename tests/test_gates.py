@@ -58,22 +58,6 @@ def test_a_shift_opens_as_many_gates_as_it_is_told(expected):
     np.testing.assert_allclose(gates.shifted(jnp.zeros(94), 0.5), 0, atol=1e-5)
 
 
-def test_what_opens_a_gate_behind_a_shift_closes_others():
-    """The derivative against differences of the shift itself, and none along a shift of all."""
-    values = jnp.asarray(np.random.default_rng(1).normal(scale=2, size=12), jnp.float32)
-    weight = jnp.asarray(np.random.default_rng(2).normal(size=12), jnp.float32)
-
-    def value(values):
-        return jnp.vdot(weight, jax.nn.sigmoid(gates.shifted(values, 0.6)))
-
-    found = np.asarray(jax.grad(value)(values))
-    small = 0.05 * jnp.eye(12)
-    many = jax.jit(jax.vmap(value))
-    differences = (many(values + small) - many(values - small)) / 0.1
-    np.testing.assert_allclose(found, differences, atol=2e-4)
-    assert abs(found.sum()) < 1e-6 < 0.05 < np.abs(found).max()
-
-
 def test_sparsity_is_one_minus_the_mean():
     assert float(gates.sparsity(jnp.array([1.0, 0.5, 0.0, 0.0]))) == pytest.approx(0.625)
 

@@ -16,6 +16,7 @@ from edgeprune_jax.objectives import (
     kl,
     mistaken,
     moved,
+    price,
     squared_error,
     target_sparsity,
 )
@@ -174,12 +175,10 @@ def test_the_middle_of_a_schedule_is_linear_in_sparsity_or_in_log_density():
     assert 1 - at(50, kind="logarithmic") == pytest.approx((0.8 * 0.1) ** 0.5)
 
 
-@pytest.mark.parametrize("steps", [50, 333])
-def test_anytime_targets_are_even_on_the_log_scale_from_the_first_steps_on(steps):
-    found = np.array([1 - at(step, kind="anytime") for step in range(steps)])
-    assert found.max() <= 0.8 + 1e-6 and found.min() >= 0.1 - 1e-6
-    progress = np.sort(np.log(found / 0.8) / np.log(0.1 / 0.8))
-    assert np.abs(progress - np.arange(steps) / steps).max() < 2.5 / steps
+def test_a_price_grows_by_the_same_factor_in_every_step():
+    found = np.array([float(price(jnp.int32(n), first=1e-4, last=1e-2, steps=8)) for n in range(9)])
+    np.testing.assert_allclose(found[[0, 4, 8]], [1e-4, 1e-3, 1e-2], rtol=1e-5)
+    np.testing.assert_allclose(found[1:] / found[:-1], 100 ** (1 / 8), rtol=1e-5)
 
 
 def test_a_target_above_one_only_pushes():
@@ -191,7 +190,7 @@ def test_without_warmup_the_target_holds_from_the_second_step():
 
 
 def test_an_unknown_schedule_is_refused():
-    with pytest.raises(ValueError, match="one of linear, logarithmic, anytime: got 'cosine'"):
+    with pytest.raises(ValueError, match="one of linear, logarithmic: got 'cosine'"):
         inspect.unwrap(target_sparsity)(0.0, start=0.0, end=1.0, warmup=1, kind="cosine")
 
 

@@ -62,12 +62,10 @@ def test_the_paper_preset_has_the_shipped_settings(name, value):
             "own_masks need the pathwise estimator: got 'score'",
         ),
         ({"divergence": "mistaken"}, "divergence 'mistaken' needs the score estimator"),
-        ({"schedule": "cosine"}, "one of linear, logarithmic, anytime: got 'cosine'"),
-        ({"schedule": "anytime"}, "the anytime schedule needs control 'shift'"),
-        ({"control": "hope"}, "control must be one of multipliers, shift: got 'hope'"),
-        ({"control": "shift", "node_gates": True}, "goes without node_gates"),
-        ({"control": "shift", "start": 0.0}, "start and target between 0 and 1: got 0.0 and 0.97"),
-        ({"control": "shift", "target": 1.1}, "start and target between 0 and 1: got 0.8 and 1.1"),
+        ({"schedule": "cosine"}, "one of linear, logarithmic: got 'cosine'"),
+        ({"control": "hope"}, "control must be one of multipliers, price: got 'hope'"),
+        ({"control": "price", "price": 0.0}, "needs prices above 0: got 0.0 and 0.02"),
+        ({"control": "price", "last_price": -1.0}, "needs prices above 0: got 0.0009 and -1.0"),
         ({"schedule": "logarithmic", "target": 1.0}, "needs a target below 1: got 1.0"),
         ({"node_target": 0.5}, "node_target needs node_gates"),
     ],
@@ -107,19 +105,9 @@ def test_final_gates_are_the_smaller_of_edge_and_writer():
         min(edge, nodes[graph.writer_index(writer)])
         for edge, (writer, _) in zip(edges, graph.edges(), strict=True)
     ]
-    found = final_gates(trainable, PruneConfig())
+    found = final_gates(trainable)
     np.testing.assert_array_equal(found.values, np.float32(expected))
-    assert final_gates(trainable._replace(nodes=None), PruneConfig()) is trainable.edges
-
-
-def test_final_gates_under_a_shift_are_those_of_the_target():
-    graph = Graph(2, 2, 1, ("tok_embeds",))
-    values = jnp.linspace(-9, 30, graph.n_edges)
-    config = PruneConfig(control="shift", target=0.75)
-    trainable = init(graph, config, first=Edges(values, graph)).trainable
-    found = np.asarray(final_gates(trainable, config).values)
-    assert (1 / (1 + np.exp(-found))).mean() == pytest.approx(0.25, rel=1e-3)
-    assert np.ptp(found - np.asarray(values)) < 1e-4
+    assert final_gates(trainable._replace(nodes=None)) is trainable.edges
 
 
 def moved(config, trainable, gradients):
@@ -196,8 +184,12 @@ def lagrangian(case, plain, config, data, trainable, uniforms, step):
     for u_edges, u_nodes in uniforms:  # a row for every mask: one, or one for each example
         masks = draw(edges, u_edges)
         sparsities.append(1 - masks.mean())
-        gap = sparsities[-1] - target
-        penalty += by_edges[0] * gap + by_edges[1] * gap**2
+        if config.control == "price":
+            steepness = np.log(config.last_price / config.price) / config.steps
+            penalty += config.price * np.exp(steepness * step) * masks.sum(1).mean()
+        else:
+            gap = sparsities[-1] - target
+            penalty += by_edges[0] * gap + by_edges[1] * gap**2
         if nodes is not None:
             opened = draw(nodes, u_nodes)
             gap = 1 - opened.mean() - config.node_target * progress
@@ -234,6 +226,7 @@ def unflat(values, like):
         {"samples": 2, "price": 0.02},
         {"node_gates": True, "node_target": 0.6, "ablation": "zero", "price": 0.0},
         {"own_masks": True, "samples": 2, "node_gates": True, "node_target": 0.6},
+        {"control": "price", "price": 0.02, "last_price": 0.2},
     ],
 )
 def test_one_step_descends_in_gates_and_ascends_in_multipliers(toy_case, plain, change):
@@ -284,9 +277,13 @@ def test_one_step_descends_in_gates_and_ascends_in_multipliers(toy_case, plain, 
     step = make_step(case.model, config)
     after, metrics = step(state, case.params, jax.tree.map(jnp.asarray, data), teacher, None)
     expected = {
-        "divergence": divergence, "penalty": penalty, "sparsity": sparsity, "target": target,
+        "divergence": divergence, "penalty": penalty, "sparsity": sparsity,
         "gradient_norm": np.linalg.norm(gradient),
     }  # fmt: skip
+    if config.control == "price":
+        expected["price"] = 0.02 * 10 ** (number / 8)
+    else:
+        expected["target"] = target
     assert metrics.keys() == expected.keys()
     for name, value in expected.items():
         assert float(metrics[name]) == pytest.approx(value, rel=1e-5, abs=1e-6), name
@@ -301,7 +298,8 @@ def test_one_step_descends_in_gates_and_ascends_in_multipliers(toy_case, plain, 
     rate = np.repeat([-0.1, -0.1, 0.05, 0.05], sizes)
     # Adam's first step is the rate, whatever the size of the gradient; none where there is none.
     large, none = np.abs(gradient) > 1e-5, gradient == 0
-    assert large.sum() > 12 and none.sum() > 3 and large[sizes[0] :].any()
+    assert large.sum() > 12 and none.sum() > 3
+    assert large[sizes[0] :].any() == (config.control == "multipliers")
     np.testing.assert_allclose(
         (end - start)[large], (rate * np.sign(gradient))[large], rtol=0.01, atol=1e-6
     )
@@ -336,12 +334,12 @@ CONFIG = PruneConfig(
 
 
 SCORE = {"estimator": "score", "samples": 16, "hard_share": 0.5}
-SHIFT = {"control": "shift"}
-ANYTIME = {"control": "shift", "schedule": "anytime", "target": 0.9}
+PRICE = {"control": "price", "price": 1e-3, "last_price": 0.1}
+OWN_MASKS = {"own_masks": True}
 
 
 @pytest.mark.parametrize(
-    "change", [{}, {"node_gates": True, "node_target": 0.5}, SCORE, SHIFT, ANYTIME]
+    "change", [{}, {"node_gates": True, "node_target": 0.5}, SCORE, PRICE, OWN_MASKS]
 )
 def test_a_planted_circuit_is_found(planted, change):
     case, data, truth = planted
@@ -351,7 +349,7 @@ def test_a_planted_circuit_is_found(planted, change):
     steps = prune(case.model, case.params, data, teacher, config, start)
     *earlier, state = [state for state, _ in steps]
     assert int(state.step) == len(earlier) + 1 == config.steps
-    found = from_mask(discretise(final_gates(state.trainable, config), edges=len(truth)))
+    found = from_mask(discretise(final_gates(state.trainable), edges=len(truth)))
     assert found == truth
     rows = evaluate(case.model, case.params, {"found": found}, data, n_random=20)
     assert rows["found"]["kl"] < 1e-6 < 0.1 < rows["best random"]["kl"] <= rows["random"]["kl"]

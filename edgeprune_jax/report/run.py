@@ -38,14 +38,17 @@ def write_run_report(folder: Path, circuit: Circuit, table: dict, *, title: str)
 
 
 def training_curves(rows: list[dict]) -> str:
-    """Divergence and sparsity against steps, as SVG."""
+    """Divergence, sparsity and, where one grows, the price of an edge against steps, as SVG."""
     steps = [row["step"] for row in rows]
 
     def series(name, label, dashed=False):
         return Series(label, steps, [row[name] for row in rows], dashed)
 
-    panels = [
-        Panel("distance from the full model", [series("divergence", "divergence")]),
-        Panel("sparsity", [series("sparsity", "sampled"), series("target", "target", True)]),
-    ]
+    distance = Panel("distance from the full model", [series("divergence", "divergence")])
+    sampled = series("sparsity", "sampled")
+    if "target" in rows[0]:
+        panels = [distance, Panel("sparsity", [sampled, series("target", "target", True)])]
+    else:
+        price = Panel("price of an edge, nats", [series("price", "price")], log=True)
+        panels = [distance, Panel("sparsity", [sampled]), price]
     return plot(panels, x_label="step")
