@@ -2,7 +2,7 @@
 
     python experiments/sweep.py --seeds 0 1 2 --sparsities 0.95 0.966 0.98 0.99 \\
         --results experiments/results/rivals_smollm2/pruned          (Edge Pruning's circuits)
-    python experiments/better.py --recipes slow                      (those of a better recipe)
+    python experiments/better.py --recipes path                      (those of a better recipe)
     python experiments/rivals.py                                     (the rivals, and all measures)
 
 Every rival scores all edges on training prompts of each seed, as many as `GIVEN` says, by the
@@ -53,7 +53,7 @@ GIVEN = {
 }
 OURS = {  # Edge Pruning's circuits below the results: the plain recipe's, and one of better.py's
     "Edge Pruning": "pruned/{task}-*-seed*-*.json",
-    "Edge Pruning, slow": "../better_smollm2/{task}-slow-seed*-*.json",
+    "Edge Pruning, growing price": "../better_smollm2/{task}-path-seed*-*.json",
 }
 
 
@@ -104,15 +104,18 @@ def score(options: Rivals, loaded: Loaded, task: str, method: str, seed: int):
 def circuits(options: Rivals, loaded: Loaded, task: str) -> dict[tuple[str, int, int], Circuit]:
     """All circuits by method, seed and size: Edge Pruning's first, then each rival's."""
     found = {}
+    sizes = [round((1 - sparsity) * loaded.graph.n_edges) for sparsity in options.sparsities]
     for method, pattern in OURS.items():
         for path in sorted(options.results.glob(pattern.format(task=task))):
             circuit = circuit_json.load(path, loaded.graph)
+            if len(circuit) not in sizes:
+                continue
             found[method, circuit.provenance["data"]["seed"], len(circuit)] = circuit
     for method in options.methods:
         for seed in options.seeds:
             scores = score(options, loaded, task, method, seed)
-            for sparsity in options.sparsities:
-                circuit = scores.circuit(round((1 - sparsity) * loaded.graph.n_edges))
+            for size in sizes:
+                circuit = scores.circuit(size)
                 found[method, seed, len(circuit)] = circuit
     return found
 
