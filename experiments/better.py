@@ -76,10 +76,8 @@ def alone(target: float) -> PruneConfig:
 
 
 RECIPES = {
-    "default": Recipe(PruneConfig()),
     "path": Recipe(PATH, scored=128, ranks=True),
     "quick": Recipe(QUICK, scored=32),
-    "cold": Recipe(replace(QUICK, start=0.8, steps=200, warmup=60)),
     **{
         f"at-{100 * size:g}": Recipe(alone(size), scored=128, only=size)
         for size in (0.9, 0.95, 0.98, 0.99, 0.995)
