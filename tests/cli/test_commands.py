@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 import xml.etree.ElementTree as ElementTree
 from importlib import resources
@@ -17,6 +18,7 @@ from edgeprune_jax.cli.draw import Draw
 from edgeprune_jax.cli.inputs import find_data, find_model
 from edgeprune_jax.cli.main import COMMANDS
 from edgeprune_jax.cli.prune import Prune, with_preset
+from edgeprune_jax.report.run import training_curves
 from edgeprune_jax.settings import PAPER, PruneConfig
 from edgeprune_jax.tasks.batch import take
 
@@ -53,6 +55,24 @@ def test_a_finished_run_is_not_run_again(pruned, answer):
     )  # fmt: skip
     assert code == 0 and result["edges"] == 7
     assert (pruned / "gates.safetensors").stat().st_mtime_ns == before
+
+
+def test_a_growing_price_is_logged_and_drawn_in_place_of_a_target(answer, tmp_path):
+    code, _ = answer(
+        "prune", "--model", "xproportion", "--task", "domain", "--out", tmp_path / "run",
+        "--steps", "20", "--ablation", "zero", "--divergence", "squared", "--edges", "7",
+        "--control", "price", "--price", "0.001", "--last-price", "0.1", "--own-masks",
+        "--random-circuits", "0",
+    )  # fmt: skip
+    assert code == 0
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()]
+    expected = [0.001 * 100 ** (step / 20) for step in (9, 19)]  # of the steps before
+    assert [row["price"] for row in rows] == pytest.approx(expected)
+    assert "target" not in rows[0]
+    assert set(re.findall(r'id="axes_(\d)"', training_curves(rows))) == {"1", "2", "3"}
+    assert (tmp_path / "run" / "report.html").exists()
+    circuit = circuit_json.load(tmp_path / "run" / "circuit.json")
+    assert circuit.provenance["sparsity"]["target"] is None
 
 
 def test_another_run_in_the_same_folder_is_refused(pruned, call):
