@@ -4,8 +4,9 @@
     python experiments/better.py --recipes path --split validation --seeds 0     (for choices)
 
 A recipe is a config and, for a warm start, so many training pairs for EAP-IG on inputs by KL (5
-steps). All are cut at the same sizes and measured on the same prompts; those that are told to have
-CPR and CMD too (`measures.curve`), and those of several seeds a Jaccard index at 97.5 %. The plain
+steps). All are cut at the same sizes, or at the one they are for, and measured on the same prompts;
+a ranking of all edges has CPR and CMD too (`measures.curve`), and several seeds have a Jaccard
+index at 97.5 %. The plain
 recipe's circuits are those of `results/rivals_smollm2/pruned` (200 steps towards 97 %), not found
 anew.
 
