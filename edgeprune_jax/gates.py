@@ -7,7 +7,7 @@ A gate with parameter log_alpha draws, for u uniform on (eps, 1 - eps),
 
 with temperature T = 2/3 and stretch from l = -0.1 to r = 1.1 (Louizos et al. 2018; Edge Pruning
 section 3). It is exactly 0 with probability sigmoid(T log(-l / r) - log_alpha), and passes no
-gradient where it is clipped. One draw serves a whole batch: an edge is in or out.
+gradient where it is clipped. One draw serves a whole batch, or with `own_masks` one example.
 
 Rounded to 0 or 1 the draw is 1 with probability sigmoid(log_alpha), whatever T: these are the
 *binary* masks of the same gates, which the score-function estimator draws.

@@ -27,7 +27,7 @@ class PruneConfig:
     warmup: int = 150
     """Steps over which the target sparsity grows from `start` to `target`."""
     start: float = 0.8
-    """Target sparsity of the first step."""
+    """Target sparsity of the first step, and the one that a warm start's gates have."""
     schedule: str = "linear"
     """Growth of the target: 'linear', or 'logarithmic' (linear in the log of the density)."""
     control: str = "multipliers"

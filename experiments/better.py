@@ -6,9 +6,8 @@
 A recipe is a config and, for a warm start, so many training pairs for EAP-IG on inputs by KL (5
 steps). All are cut at the same sizes, or at the one they are for, and measured on the same prompts;
 a ranking of all edges has CPR and CMD too (`measures.curve`), and several seeds have a Jaccard
-index at 97.5 %. The plain
-recipe's circuits are those of `results/rivals_smollm2/pruned` (200 steps towards 97 %), not found
-anew.
+index at 97.5 %. The plain recipe's circuits are those of `results/rivals_smollm2/pruned` (200 steps
+towards 97 %), not found anew.
 
 Settings were chosen on the validation split; the committed table is of the test split. Resumable:
 runs stay in `runs/`, and each measured run is written at once. `cpu_seconds` are of all threads of

@@ -46,9 +46,9 @@ def training_curves(rows: list[dict]) -> str:
 
     distance = Panel("distance from the full model", [series("divergence", "divergence")])
     sampled = series("sparsity", "sampled")
-    if "target" in rows[0]:
-        panels = [distance, Panel("sparsity", [sampled, series("target", "target", True)])]
-    else:
+    if any("price" in row for row in rows):
         price = Panel("price of an edge, nats", [series("price", "price")], log=True)
         panels = [distance, Panel("sparsity", [sampled]), price]
+    else:
+        panels = [distance, Panel("sparsity", [sampled, series("target", "target", True)])]
     return plot(panels, x_label="step")
