@@ -19,7 +19,7 @@ from flax import struct
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, PyTree
 
-from edgeprune_jax import gates, hard_examples, hosts, objectives, sharding
+from edgeprune_jax import gates, hard_examples, hosts, objectives, replicas, sharding
 from edgeprune_jax.engine import masked_forward
 from edgeprune_jax.estimators import ESTIMATORS
 from edgeprune_jax.graph import Edges, Graph, by_writer, scale_writers
@@ -87,10 +87,19 @@ def init(
 ) -> PruneState:
     """The state before the first step. `examples` counts those to prune on, for `hard_share`.
 
-    `first` holds the log-alphas to start from (`warm_start`), instead of `gate_init` around.
+    `first` holds the log-alphas to start from (`warm_start`), instead of `gate_init` around. With
+    replicas all of the trainable and of the optimiser has a leading axis S.
     """
     if config.hard_share and not examples:
         raise ValueError("hard_share needs the number of examples: got 0")
+    if config.replicas > 1:
+        alone = dataclasses.replace(config, replicas=1, bootstrap=False)
+        each = [
+            init(graph, dataclasses.replace(alone, seed=config.seed + number), first=first)
+            for number in range(config.replicas)
+        ]
+        together = replicas.stack(each)
+        return PruneState(each[0].step, together.trainable, together.optimiser, None)
     edge_key, node_key = jax.random.split(jax.random.key(config.seed))
 
     def start(key, size):
@@ -110,14 +119,17 @@ def init(
 
 
 def make_step(model: Model, config: PruneConfig, *, segment: int | None = None) -> Callable:
-    """The training step: (state, params, batch, teacher, means, rows) -> (state, metrics).
+    """The training step: (state, params, batch, teacher, means, rows, weights) -> (state, metrics).
 
     `teacher` holds the full model's logits, B A V; `means` the settled writes of mean ablation,
-    None for the others; `rows` the batch's examples among all, where the state remembers them.
+    None for the others; `rows` the batch's examples among all, where the state remembers them;
+    `weights` those of the batch's examples for each replica, S B.
     The state is donated. Metrics are scalars on the device. Seeds share one compiled step.
     `segment` is that of `masked_forward`.
     """
     key = jax.random.key(config.seed + 1)
+    if config.replicas > 1:
+        key = jax.vmap(jax.random.key)(jnp.arange(config.replicas) + config.seed + 1)
     return partial(_compiled_step(model, dataclasses.replace(config, seed=0), segment), key)
 
 
@@ -153,7 +165,7 @@ def _compiled_step(model: Model, config: PruneConfig, segment: int | None) -> Ca
             cost += constraint(trainable.node_multipliers, gates.sparsity(nodes), node_target)
         return cost, {"penalty": cost, "sparsity": sparsity} | asked
 
-    def loss(graph, params, batch, teacher, means, masks):
+    def loss(graph, params, batch, teacher, means, weights, masks):
         distances = partial(measure, graph, params, means)
         if config.own_masks:
             alone = partial(jax.tree.map, lambda leaf: leaf[:, None])
@@ -161,7 +173,7 @@ def _compiled_step(model: Model, config: PruneConfig, segment: int | None) -> Ca
             found = each(alone(batch), alone(teacher), masks)[:, 0]
         else:
             found = distances(batch, teacher, masks)
-        value = found.mean()
+        value = found.mean() if weights is None else (weights * found).mean()
         if config.floor:
             value = objectives.on_log_scale(value, config.floor)
         return value, found
@@ -177,7 +189,7 @@ def _compiled_step(model: Model, config: PruneConfig, segment: int | None) -> Ca
         )  # fmt: skip
         return divergence(teacher, logits, batch.scored)
 
-    def step(key, state: PruneState, params, batch, teacher, means, rows=None):
+    def step(key, state: PruneState, params, batch, teacher, means, rows=None, weights=None):
         trainable = state.trainable
         keys = jax.random.split(jax.random.fold_in(key, state.step), config.samples)
         target = objectives.target_sparsity(
@@ -185,7 +197,7 @@ def _compiled_step(model: Model, config: PruneConfig, segment: int | None) -> Ca
             kind=config.schedule,
         )  # fmt: skip
         gradient, (distances, metrics) = estimate(
-            partial(loss, trainable.edges.graph, params, batch, teacher, means),
+            partial(loss, trainable.edges.graph, params, batch, teacher, means, weights),
             partial(penalty, state.step, target), trainable, partial(opened, batch),
             keys=keys,
         )  # fmt: skip
@@ -197,20 +209,30 @@ def _compiled_step(model: Model, config: PruneConfig, segment: int | None) -> Ca
             failures = hard_examples.remember(failures, rows, distances)
         return PruneState(state.step + 1, trainable, moved, failures), metrics
 
-    return jax.jit(step, donate_argnums=1)
+    axes = PruneState(None, 0, 0, None)
+
+    def side_by_side(keys, state, params, batch, teacher, means, rows=None, weights=None):
+        state, metrics = jax.vmap(
+            step, in_axes=(0, axes, *[None] * 5, 0), out_axes=(axes, 0)
+        )(keys, state, params, batch, teacher, means, rows, weights)  # fmt: skip
+        return state, jax.tree.map(jnp.mean, metrics)
+
+    return jax.jit(step if config.replicas == 1 else side_by_side, donate_argnums=1)
 
 
 def final_gates(trainable: Trainable) -> Edges:
     """Log-alphas of the edges, those of their writers folded in.
 
     An edge of a gated writer is open where both gates are; the smaller of the two log-alphas
-    stands for their product.
+    stands for their product. Those of replicas have a leading axis S (`replicas`).
     """
-    values, graph = trainable.edges.values, trainable.edges.graph
+    edges = trainable.edges
     if trainable.nodes is None:
-        return trainable.edges
-    writers = by_writer(trainable.nodes, graph)
-    return Edges(jnp.minimum(values, writers.values), graph)
+        return edges
+    writers = partial(by_writer, graph=edges.graph)
+    if trainable.nodes.ndim > 1:
+        writers = jax.vmap(writers)
+    return jax.tree.map(jnp.minimum, edges, writers(trainable.nodes))
 
 
 def prune(
@@ -234,7 +256,9 @@ def prune(
     """
     step = make_step(model, config)
     full = jax.jit(partial(plain_forward, model))
-    buckets = bucket(data)
+    buckets, drawn = bucket(data), None
+    if config.bootstrap:
+        drawn = replicas.resampled(len(data), config.replicas, seed=config.seed)
     for number in range(int(state.step), config.steps):
         chosen = bucketed_rows(buckets, config.batch_size, seed=config.seed, step=number)
         if config.hard_share:
@@ -249,5 +273,6 @@ def prune(
                 expected = full(params, batch.tokens, valid=batch.valid, positions=batch.positions)
             else:
                 expected = sharding.place_rows(teacher, chosen, sharding.by_example, mesh)
-            state, metrics = step(state, params, batch, expected, means, chosen)
+            weights = None if drawn is None else drawn[:, chosen]
+            state, metrics = step(state, params, batch, expected, means, chosen, weights)
         yield state, metrics

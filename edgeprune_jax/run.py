@@ -3,7 +3,7 @@
     run.json          what the run is: model, task, data, settings
     metrics.jsonl     one object per logged step
     checkpoints/      orbax, removed when the run is done
-    gates.safetensors final log-alphas
+    gates.safetensors final log-alphas; of several replicas their mean, and each one's
     circuit.json      the circuit, with provenance
 
 A killed run goes on where it was when it is started again with the same settings; a folder that
@@ -26,7 +26,7 @@ from jax.sharding import Mesh
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from edgeprune_jax import atomic, checkpoints, hosts, sharding
+from edgeprune_jax import atomic, checkpoints, hosts, replicas, sharding
 from edgeprune_jax.ablation import settle
 from edgeprune_jax.checkpoints import USUAL, Policy
 from edgeprune_jax.circuits import Circuit, from_mask, reachable
@@ -56,6 +56,8 @@ def run_pruning(
     first: Edges | None = None,
 ) -> Edges:
     """Prunes in a claimed folder, resuming what it holds, and returns the final log-alphas.
+
+    Those of several replicas are their mean; `read_replicas` has each one's.
 
     `first` holds the log-alphas to start from, by default those of `init`. `on_log` receives the
     metrics of every tenth step, a dict of numbers with `step`. With a `mesh` the weights, batches
@@ -99,9 +101,12 @@ def run_pruning(
                 if manager is not None:
                     # Copied, because the next step takes the state's buffers.
                     checkpoints.save(manager, jax.tree.map(np.array, held), this)
-    gates = hosts.fetch(final_gates(state.trainable))
+    each = hosts.fetch(final_gates(state.trainable))
+    gates = replicas.mean(each)
     if writes:
-        atomic.write(folder / "gates.safetensors", save({"edges": gates.values}))
+        alone = {} if gates is each else {"replicas": np.asarray(each.values)}
+        held = {"edges": np.asarray(gates.values)} | alone
+        atomic.write(folder / "gates.safetensors", save(held))
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     return Edges(jnp.asarray(gates.values), loaded.graph)
 
@@ -124,6 +129,20 @@ def read_gates(folder: Path, graph: Graph) -> Edges:
     """The final log-alphas of a run. Raises `ValueError` where they are not of this graph."""
     path = folder / "gates.safetensors"
     return _gates(path.read_bytes(), path, graph)
+
+
+def read_replicas(folder: Path, graph: Graph) -> list[Edges]:
+    """The final log-alphas of each replica of a run; none where it had only one.
+
+    Raises `ValueError` where they are not of this graph.
+    """
+    path = folder / "gates.safetensors"
+    content = path.read_bytes()
+    _gates(content, path, graph)
+    values = load(content).get("replicas", np.zeros((0, graph.n_edges), np.float32))
+    if values.shape[1:] != (graph.n_edges,):
+        raise ValueError(f"{path} must hold {graph.n_edges} gates a replica: got {values.shape}")
+    return replicas.separate(values, graph)
 
 
 def _gates(content: bytes, path: Path, graph: Graph) -> Edges:

@@ -59,6 +59,12 @@ class PruneConfig:
     own_masks: bool = False
     """Whether every example of a batch has a mask of its own: hardly more work, less noise in the
     gradient, and memory for as many masks as examples. The paper draws one for the batch."""
+    replicas: int = 1
+    """Sets of gates trained side by side on the same batches, of this seed and those after it: what
+    does not depend on the gates is computed once. The circuit is that of their mean log-alphas."""
+    bootstrap: bool = False
+    """Whether every replica weighs the examples by how often it drew each of them, with
+    replacement, so that replicas differ as if other prompts had been sampled too."""
     estimator: str = "pathwise"
     """Gradient of the expected loss: 'pathwise' through hard-concrete masks, or by the 'score'
     function from the losses of binary masks, of which it needs several."""
@@ -83,14 +89,16 @@ class PruneConfig:
 
     def __post_init__(self):
         values = dataclasses.asdict(self)
-        for name in ("steps", "batch_size", "samples", "warmup", "rate_warmup", "seed"):
+        for name in (
+            "steps", "batch_size", "samples", "replicas", "warmup", "rate_warmup", "seed",
+        ):  # fmt: skip
             if not isinstance(values[name], int):
                 raise ValueError(f"{name} must be a whole number: got {values[name]!r}")
-        for name in ("steps", "batch_size", "samples"):
+        for name in ("steps", "batch_size", "samples", "replicas"):
             if values[name] < 1:
                 raise ValueError(f"{name} must be at least 1: got {values[name]}")
-        if not 0 <= self.seed < 2**32:
-            raise ValueError(f"seed must be from 0 to 2**32 - 1: got {self.seed}")
+        if not 0 <= self.seed <= 2**32 - self.replicas:
+            raise ValueError(f"seed must be from 0 to 2**32 - {self.replicas}: got {self.seed}")
         for name, value in values.items():
             if isinstance(value, float) and not math.isfinite(value):
                 raise ValueError(f"{name} must be finite: got {value}")
@@ -122,6 +130,10 @@ class PruneConfig:
             raise ValueError(f"own_masks need the pathwise estimator: got {self.estimator!r}")
         if self.estimator == "pathwise" and self.divergence in WITHOUT_GRADIENT:
             raise ValueError(f"divergence {self.divergence!r} needs the score estimator")
+        if self.bootstrap and self.replicas == 1:
+            raise ValueError("bootstrap needs replicas: got 1")
+        if self.hard_share and self.replicas > 1:
+            raise ValueError(f"hard_share follows one set of gates: got {self.replicas} replicas")
         if self.outbox_dtype not in (None, "float32", "bfloat16"):
             raise ValueError(f"outbox_dtype must be float32 or bfloat16: got {self.outbox_dtype!r}")
         if self.schedule not in SCHEDULES:

@@ -47,6 +47,10 @@ def test_the_paper_preset_has_the_shipped_settings(name, value):
         ({"steps": 0}, "steps must be at least 1: got 0"),
         ({"batch_size": 0}, "batch_size must be at least 1: got 0"),
         ({"samples": 0}, "samples must be at least 1: got 0"),
+        ({"replicas": 0}, "replicas must be at least 1: got 0"),
+        ({"seed": 2**32 - 2, "replicas": 3}, r"seed must be from 0 to 2\*\*32 - 3: got 4294967294"),
+        ({"bootstrap": True}, "bootstrap needs replicas: got 1"),
+        ({"replicas": 2, "hard_share": 0.5}, "hard_share follows one set of gates: got 2 replicas"),
         ({"warmup": -1}, "warmup must be 0 or more: got -1"),
         ({"rate_warmup": -1}, "rate_warmup must be 0 or more: got -1"),
         ({"gate_rate": float("nan")}, "gate_rate must be finite: got nan"),
@@ -404,7 +408,7 @@ def test_batches_come_from_buckets_and_have_their_widths(toy_case, plain, monkey
     )
     seen = []
 
-    def step(state, params, batch, teacher, means, rows):
+    def step(state, params, batch, teacher, means, rows, weights):
         seen.append((batch.tokens.shape, set(lengths[rows])))
         return state, {}
 

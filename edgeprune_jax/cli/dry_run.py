@@ -34,7 +34,8 @@ def estimate(loaded: Loaded, data: Batch, config: PruneConfig) -> dict:
     shapes = cost.Shapes(B, T, A)
     held = cost.step_bytes(model, params, graph, shapes, outbox_dtype=config.outbox_dtype)
     operations = cost.step_flops(
-        model, params, graph, shapes, ablation=config.ablation, masks=config.samples,
+        model, params, graph, shapes, ablation=config.ablation,
+        masks=config.samples * config.replicas,
         differentiated=config.estimator == "pathwise",
     )  # fmt: skip
     logits = jax.eval_shape(

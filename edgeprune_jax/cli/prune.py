@@ -15,8 +15,10 @@ from edgeprune_jax.baselines.eap import eap, eap_circuit
 from edgeprune_jax.checkpoints import Policy
 from edgeprune_jax.circuits import Circuit
 from edgeprune_jax.cli import dry_run
+from edgeprune_jax.cli.compare import sentence
 from edgeprune_jax.cli.inputs import find_data, find_mesh, find_model, origin, read_start
 from edgeprune_jax.cli.progress import Progress
+from edgeprune_jax.cli.replicas import write_replicas
 from edgeprune_jax.evaluation import evaluate
 from edgeprune_jax.full_model import score_model
 from edgeprune_jax.models.load import DEFAULT
@@ -39,8 +41,9 @@ class Prune:
     """Find a circuit by Edge Pruning.
 
     Writes circuit.json, scores.safetensors (the final gates, of which circuits of other sizes can
-    be cut), metrics.jsonl, evaluation.json, circuit.svg and report.html. A run that was stopped
-    goes on from its last checkpoint when the command is given again.
+    be cut), metrics.jsonl, evaluation.json, circuit.svg and report.html; of several replicas also
+    the circuit of each and stability.json. A run that was stopped goes on from its last checkpoint
+    when the command is given again.
     """
 
     out: Path
@@ -126,7 +129,7 @@ def run(options: Prune) -> int:
         "settings": settings,
     } | begun  # fmt: skip
     claim(options.out, identity)
-    writes = hosts.is_writer()
+    writes, alike = hosts.is_writer(), None
     console = Console(quiet=options.json or not writes)
     console.print(f"{options.task} in {loaded.name}: {options.out}")
     scores = score_model(loaded.model, loaded.params, take(train, slice(0, SCORED_EXAMPLES)))
@@ -151,6 +154,7 @@ def run(options: Prune) -> int:
         circuit_json.save(circuit, options.out / "circuit.json")
         scores = Scores(ranking(gates), "signed", None, circuit.provenance)
         scores_file.save(scores, options.out / "scores.safetensors")
+        alike = write_replicas(options.out, circuit)
     table = {}
     if test is not None:
         with console.status("comparing circuits on the test split"):
@@ -161,9 +165,12 @@ def run(options: Prune) -> int:
         atomic.write(options.out / "evaluation.json", json.dumps(table, indent=1) + "\n")
     write_run_report(options.out, circuit, table, title=f"{options.task} in {loaded.name}")
     if options.json:
-        print(json.dumps({"out": str(options.out), "edges": len(circuit), "evaluation": table,
-                          "sparsity": circuit.provenance["sparsity"]}))  # fmt: skip
+        found = {"out": str(options.out), "edges": len(circuit), "evaluation": table}
+        sparsity = circuit.provenance["sparsity"]
+        print(json.dumps(found | {"sparsity": sparsity, "stability": alike}))
     else:
+        if alike:
+            console.print(f"{alike['circuits']} replicas: {sentence(alike)}")
         if table:
             console.print(to_rich(comparison("Unseen prompts of the test split", table)))
         console.print(f"written: {options.out}/report.html, circuit.json, circuit.svg")
