@@ -16,7 +16,7 @@ LEVELS = (
        tasks.batch tasks.words tasks.splits measures.bootstrap
        models.layers models.stored models.tokenizer models.gguf_file
        plan.hlo plan.topology plan.h100""",
-    """gates circuits masked_layers ablation tasks.prompts tasks.buckets measures.ordered
+    """gates circuits replicas masked_layers ablation tasks.prompts tasks.buckets measures.ordered
        models.loaded models.gpt2 models.llama report.curves
        plan.loops plan.roofline plan.request plan.products plan.traffic""",
     """engine cost estimators circuit_json tasks.alignment baselines.metrics
@@ -39,7 +39,7 @@ LEVELS = (
     """tracr_models.compile tracr_models.certificate""",
     """tracr_models.store tracr_models.ground_truth""",
     """tracr_models.recovery tracr_models.table""",
-    """cli.inputs cli.progress cli.dry_run cli.explain""",
+    """cli.inputs cli.progress cli.dry_run cli.explain cli.replicas""",
     """cli.prune cli.attribute cli.export_mib cli.compare cli.draw cli.tracr cli.plan
        cli.several""",
     """cli.evaluate""",

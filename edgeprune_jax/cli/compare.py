@@ -13,7 +13,7 @@ from rich.console import Console
 
 from edgeprune_jax import circuit_json
 from edgeprune_jax.circuits import Circuit, jaccard
-from edgeprune_jax.measures.stability import consensus, stability
+from edgeprune_jax.measures.stability import consensus, sentence, stability
 from edgeprune_jax.report.tables import Table, to_rich
 
 
@@ -65,12 +65,3 @@ def overlap(a: Circuit, b: Circuit) -> dict[str, float | int | None]:
         "edges a": len(a), "edges b": len(b), "shared": shared, "jaccard": jaccard(a, b),
         "by chance": chance, "times chance": shared / chance if chance else None,
     }  # fmt: skip
-
-
-def sentence(found: dict) -> str:
-    """The mean Jaccard index with its interval, if it has one, and that of chance."""
-    spread = ""
-    if found["interval"]:
-        low, high = found["interval"]
-        spread = f" ({found['level']:.0%} interval {low:.3f} to {high:.3f})"
-    return f"mean Jaccard index {found['jaccard']:.3f}{spread}, by chance {found['by_chance']:.3f}"

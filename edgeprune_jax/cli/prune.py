@@ -15,12 +15,12 @@ from edgeprune_jax.baselines.eap import eap, eap_circuit
 from edgeprune_jax.checkpoints import Policy
 from edgeprune_jax.circuits import Circuit
 from edgeprune_jax.cli import dry_run
-from edgeprune_jax.cli.compare import sentence
 from edgeprune_jax.cli.inputs import find_data, find_mesh, find_model, origin, read_start
 from edgeprune_jax.cli.progress import Progress
 from edgeprune_jax.cli.replicas import write_replicas
 from edgeprune_jax.evaluation import evaluate
 from edgeprune_jax.full_model import score_model
+from edgeprune_jax.measures.stability import sentence
 from edgeprune_jax.models.load import DEFAULT
 from edgeprune_jax.models.loaded import Loaded
 from edgeprune_jax.report.run import write_run_report

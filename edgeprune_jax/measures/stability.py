@@ -101,3 +101,12 @@ def stability(circuits: Sequence[Circuit], *, seed: int = 0) -> dict[str, Any]:
             "any": int(kept.any(axis=0).sum()),
         },
     }
+
+
+def sentence(found: dict[str, Any]) -> str:
+    """A `stability` in words: the mean index, its interval if it has one, and that of chance."""
+    spread = ""
+    if found["interval"]:
+        low, high = found["interval"]
+        spread = f" ({found['level']:.0%} interval {low:.3f} to {high:.3f})"
+    return f"mean Jaccard index {found['jaccard']:.3f}{spread}, by chance {found['by_chance']:.3f}"
