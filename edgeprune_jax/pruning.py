@@ -51,6 +51,7 @@ class PruneState:
     step: Any  # an int32 scalar; jax rebuilds trees with shapes and labels in place of arrays
     trainable: Any  # Trainable
     optimiser: Any  # optax.OptState
+    survival: Any  # E float32, the sum of all steps' log-alphas; None but with a growing price
     failures: Any  # N float32, of every example (`hard_examples`); None where nothing asks
 
 
@@ -59,8 +60,10 @@ def optimiser(config: PruneConfig) -> optax.GradientTransformation:
 
     def rate(peak):
         grow = optax.linear_schedule(0.0, peak, config.rate_warmup)
-        fall = optax.linear_schedule(peak, 0.0, max(config.steps - config.rate_warmup, 1))
-        return optax.join_schedules([grow, fall], [config.rate_warmup])
+        after = optax.linear_schedule(peak, 0.0, max(config.steps - config.rate_warmup, 1))
+        if config.control == "price":  # edges have to close until the end
+            after = optax.constant_schedule(peak)
+        return optax.join_schedules([grow, after], [config.rate_warmup])
 
     def adam(peak):
         return optax.adamw(rate(peak), weight_decay=config.weight_decay)
@@ -99,7 +102,9 @@ def init(
             for number in range(config.replicas)
         ]
         together = replicas.stack(each)
-        return PruneState(each[0].step, together.trainable, together.optimiser, None)
+        return PruneState(
+            each[0].step, together.trainable, together.optimiser, together.survival, None
+        )
     edge_key, node_key = jax.random.split(jax.random.key(config.seed))
 
     def start(key, size):
@@ -114,6 +119,7 @@ def init(
     )
     return PruneState(
         jnp.zeros((), jnp.int32), trainable, optimiser(config).init(trainable),
+        jnp.zeros(graph.n_edges) if config.control == "price" else None,
         hard_examples.no_failures(examples) if config.hard_share else None,
     )  # fmt: skip
 
@@ -207,9 +213,12 @@ def _compiled_step(model: Model, config: PruneConfig, segment: int | None) -> Ca
         failures = state.failures
         if failures is not None and rows is not None:
             failures = hard_examples.remember(failures, rows, distances)
-        return PruneState(state.step + 1, trainable, moved, failures), metrics
+        survival = state.survival
+        if survival is not None:
+            survival += folded(trainable).values
+        return PruneState(state.step + 1, trainable, moved, survival, failures), metrics
 
-    axes = PruneState(None, 0, 0, None)
+    axes = PruneState(None, 0, 0, 0, None)
 
     def side_by_side(keys, state, params, batch, teacher, means, rows=None, weights=None):
         state, metrics = jax.vmap(
@@ -220,11 +229,24 @@ def _compiled_step(model: Model, config: PruneConfig, segment: int | None) -> Ca
     return jax.jit(step if config.replicas == 1 else side_by_side, donate_argnums=1)
 
 
-def final_gates(trainable: Trainable) -> Edges:
+def final_gates(state: PruneState) -> Edges:
+    """What a run says of the edges: those to keep have the largest numbers.
+
+    They are its last log-alphas (`folded`). A growing price has taken the circuit through all
+    sizes, and the last log-alphas know only the last of them: there it is each edge's mean over the
+    run, which is larger the longer it was open. Replicas have a leading axis S (`replicas`).
+    """
+    edges = folded(state.trainable)
+    if state.survival is None:
+        return edges
+    return Edges(state.survival / state.step, edges.graph)
+
+
+def folded(trainable: Trainable) -> Edges:
     """Log-alphas of the edges, those of their writers folded in.
 
     An edge of a gated writer is open where both gates are; the smaller of the two log-alphas
-    stands for their product. Those of replicas have a leading axis S (`replicas`).
+    stands for their product.
     """
     edges = trainable.edges
     if trainable.nodes is None:

@@ -101,7 +101,7 @@ def run_pruning(
                 if manager is not None:
                     # Copied, because the next step takes the state's buffers.
                     checkpoints.save(manager, jax.tree.map(np.array, held), this)
-    each = hosts.fetch(final_gates(state.trainable))
+    each = hosts.fetch(final_gates(state))
     gates = replicas.mean(each)
     if writes:
         alone = {} if gates is each else {"replicas": np.asarray(each.values)}

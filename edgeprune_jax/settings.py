@@ -33,7 +33,8 @@ class PruneConfig:
     control: str = "multipliers"
     """What closes edges: Lagrange 'multipliers', which hold the sparsity at the target; or a
     'price' of an open edge that grows from `price` to `last_price` by a constant factor, whatever
-    the target. The circuit then shrinks through all sizes, and the log-alphas rank all edges."""
+    the target. The circuit then shrinks through all sizes; the rates do not fall, and the means of
+    the log-alphas over the run rank all edges."""
     gate_init: float = 2.0
     """Mean of the log-alphas at the start."""
     gate_init_std: float = 0.01
@@ -43,7 +44,8 @@ class PruneConfig:
     multiplier_rate: float = 1.0
     """Peak learning rate of the Lagrange multipliers, which ascend."""
     rate_warmup: int = 10
-    """Steps of linear growth of the learning rates, which then fall linearly to 0."""
+    """Steps of linear growth of the learning rates, which then fall linearly to 0, or with control
+    'price' stay."""
     weight_decay: float = 0.0
     """AdamW's decay of gates and multipliers. The reference has 0.01, torch's default."""
     clip: float = 1.0

@@ -16,6 +16,7 @@ from edgeprune_jax.objectives import Multipliers
 from edgeprune_jax.pruning import (
     Trainable,
     final_gates,
+    folded,
     init,
     make_step,
     optimiser,
@@ -99,7 +100,7 @@ def test_nodes_have_gates_and_multipliers_of_their_own():
     assert state.trainable.node_multipliers == Multipliers(0, 0)
 
 
-def test_final_gates_are_the_smaller_of_edge_and_writer():
+def test_log_alphas_are_the_smaller_of_edge_and_writer():
     graph = Graph(2, 2, 1, ("tok_embeds",))
     rng = np.random.default_rng(0)
     edges, nodes = (rng.normal(size=n).astype(np.float32) for n in (graph.n_edges, graph.n_writers))
@@ -109,9 +110,9 @@ def test_final_gates_are_the_smaller_of_edge_and_writer():
         min(edge, nodes[graph.writer_index(writer)])
         for edge, (writer, _) in zip(edges, graph.edges(), strict=True)
     ]
-    found = final_gates(trainable)
+    found = folded(trainable)
     np.testing.assert_array_equal(found.values, np.float32(expected))
-    assert final_gates(trainable._replace(nodes=None)) is trainable.edges
+    assert folded(trainable._replace(nodes=None)) is trainable.edges
 
 
 def moved(config, trainable, gradients):
@@ -151,6 +152,15 @@ def test_rates_decay_and_signs_are_the_paper_s_over_a_whole_run():
         [*end.edges.values, *end.edge_multipliers], expected, rtol=2e-3, atol=1e-5
     )
     assert expected[2] == pytest.approx(10 * np.exp(-12), rel=0.05)
+
+
+def test_under_a_growing_price_rates_stay():
+    config = PruneConfig(control="price", gate_rate=0.2, rate_warmup=4, steps=50)
+    gradient = few_gates(0.1, 0.1, 0.1)
+    steps = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (50, *leaf.shape)), gradient)
+    end = moved(config, few_gates(1.0, 0.0, 5.0), steps)
+    fallen = 0.2 * (0 + 0.25 + 0.5 + 0.75 + 46)
+    np.testing.assert_allclose(end.edges.values, np.array([1, 0, 5]) - fallen, rtol=1e-3)
 
 
 def test_a_gradient_is_clipped_as_a_whole():
@@ -353,7 +363,7 @@ def test_a_planted_circuit_is_found(planted, change):
     steps = prune(case.model, case.params, data, teacher, config, start)
     *earlier, state = [state for state, _ in steps]
     assert int(state.step) == len(earlier) + 1 == config.steps
-    found = from_mask(discretise(final_gates(state.trainable), edges=len(truth)))
+    found = from_mask(discretise(final_gates(state), edges=len(truth)))
     assert found == truth
     rows = evaluate(case.model, case.params, {"found": found}, data, n_random=20)
     assert rows["found"]["kl"] < 1e-6 < 0.1 < rows["best random"]["kl"] <= rows["random"]["kl"]
@@ -362,6 +372,17 @@ def test_a_planted_circuit_is_found(planted, change):
         nodes = dict(zip(case.graph.writers, np.asarray(state.trainable.nodes), strict=True))
         silent = [nodes[name] for name in nodes if name not in writing]
         assert min(nodes[name] for name in writing) > max(silent) + 1
+
+
+@pytest.mark.parametrize("change", [{}, {"node_gates": True}, {"replicas": 2}], ids=str)
+def test_after_a_growing_price_edges_rank_by_their_mean_log_alpha(planted, change):
+    case, data, _ = planted
+    config = replace(CONFIG, steps=5, **PRICE, **change)
+    start, seen = init(case.graph, config), []
+    state = start
+    for state, _ in prune(case.model, case.params, data, None, config, start):
+        seen.append(np.asarray(folded(state.trainable).values))  # before the state is donated
+    np.testing.assert_allclose(final_gates(state).values, np.mean(seen, axis=0), atol=1e-5)
 
 
 @pytest.mark.parametrize(

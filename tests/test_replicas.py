@@ -28,7 +28,7 @@ def gates(case, data, config):
     *_, (state, _) = prune(
         case.model, case.params, data, None, config, init(case.graph, config)
     )  # fmt: skip
-    return np.asarray(final_gates(state.trainable).values)
+    return np.asarray(final_gates(state).values)
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_what_does_not_depend_on_the_gates_is_computed_once(case):
 def test_the_mean_of_replicas_stands_for_them(case):
     case, _ = case
     states = init(case.graph, replace(CONFIG, replicas=2))
-    each = final_gates(states.trainable)
+    each = final_gates(states)
     mean = replicas.mean(each)
     np.testing.assert_allclose(mean.values, np.asarray(each.values).mean(axis=0))
     assert replicas.mean(mean) is mean

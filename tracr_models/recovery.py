@@ -105,7 +105,7 @@ def recover(
     first = init(loaded.graph, config, examples=len(data))
     steps = prune(loaded.model, loaded.params, data, jnp.asarray(teacher), config, first)
     ((state, _),) = deque(steps, maxlen=1)  # runs to the end, keeping the last
-    gates = final_gates(state.trainable)
+    gates = final_gates(state)
     found = from_mask(most_likely(gates))
     failures = np.zeros(len(data)) if state.failures is None else np.asarray(state.failures)
     wrong = make_wrong(
