@@ -51,7 +51,7 @@ class PruneState:
     step: Any  # an int32 scalar; jax rebuilds trees with shapes and labels in place of arrays
     trainable: Any  # Trainable
     optimiser: Any  # optax.OptState
-    survival: Any  # E float32, the sum of all steps' log-alphas; None but with a growing price
+    summed: Any  # E float32, the log-alphas of all steps added up; None but with a growing price
     failures: Any  # N float32, of every example (`hard_examples`); None where nothing asks
 
 
@@ -103,7 +103,7 @@ def init(
         ]
         together = replicas.stack(each)
         return PruneState(
-            each[0].step, together.trainable, together.optimiser, together.survival, None
+            each[0].step, together.trainable, together.optimiser, together.summed, None
         )
     edge_key, node_key = jax.random.split(jax.random.key(config.seed))
 
@@ -213,10 +213,10 @@ def _compiled_step(model: Model, config: PruneConfig, segment: int | None) -> Ca
         failures = state.failures
         if failures is not None and rows is not None:
             failures = hard_examples.remember(failures, rows, distances)
-        survival = state.survival
-        if survival is not None:
-            survival += folded(trainable).values
-        return PruneState(state.step + 1, trainable, moved, survival, failures), metrics
+        summed = state.summed
+        if summed is not None:
+            summed += folded(trainable).values
+        return PruneState(state.step + 1, trainable, moved, summed, failures), metrics
 
     axes = PruneState(None, 0, 0, 0, None)
 
@@ -233,13 +233,14 @@ def final_gates(state: PruneState) -> Edges:
     """What a run says of the edges: those to keep have the largest numbers.
 
     They are its last log-alphas (`folded`). A growing price has taken the circuit through all
-    sizes, and the last log-alphas know only the last of them: there it is each edge's mean over the
-    run, which is larger the longer it was open. Replicas have a leading axis S (`replicas`).
+    sizes, and the last log-alphas know best of the last; an edge's mean log-alpha over the run is
+    larger the longer it was open. There it is the mean of the two. Replicas have a leading axis S
+    (`replicas`).
     """
-    edges = folded(state.trainable)
-    if state.survival is None:
-        return edges
-    return Edges(state.survival / state.step, edges.graph)
+    last = folded(state.trainable)
+    if state.summed is None:
+        return last
+    return Edges((last.values + state.summed / jnp.maximum(state.step, 1)) / 2, last.graph)
 
 
 def folded(trainable: Trainable) -> Edges:

@@ -54,33 +54,41 @@ class Recipe(NamedTuple):
     ranks: bool = False  # whether its ranking is of use at all sizes, and has CPR and CMD
     only: float | None = None  # the one sparsity it is for
     examples: int = 2000  # training pairs
+    data: int | None = None  # the seed of the prompts; by default that of the gates
 
 
 QUICK = PruneConfig(
     target=0.968, start=0.93, steps=90, warmup=30, batch_size=4, gate_rate=0.3,
     multiplier_rate=2.0, own_masks=True,
 )  # fmt: skip
-# The price of an edge grows through all sizes. A closed edge sinks for the rest of the run, so that
-# its log-alpha tells how cheap edges were when the circuit could do without it.
 PATH = PruneConfig(
-    control="price", price=1e-4, last_price=2e-2, start=0.9, steps=600, batch_size=4,
-    gate_rate=0.2, own_masks=True,
+    control="price", price=1e-4, last_price=4e-2, start=0.8, steps=600, batch_size=4,
+    gate_rate=0.1, own_masks=True,
 )  # fmt: skip
 
 
-def alone(target: float) -> PruneConfig:
+def alone(target: float, price: float, steps: int = 200) -> PruneConfig:
     """A run for one size."""
     return replace(
-        QUICK, target=target, start=min(0.9, target), steps=200, warmup=60, gate_rate=0.2
-    )
+        QUICK, target=target, start=min(0.9, target), steps=steps, warmup=60, gate_rate=0.2,
+        price=price,
+    )  # fmt: skip
 
 
 RECIPES = {
     "path": Recipe(PATH, scored=128, ranks=True),
+    "same": Recipe(PATH, scored=128, data=0),
     "quick": Recipe(QUICK, scored=32),
+    "longer": Recipe(PruneConfig(), examples=400),
     **{
-        f"at-{100 * size:g}": Recipe(alone(size), scored=128, only=size)
-        for size in (0.9, 0.95, 0.98, 0.99, 0.995)
+        f"at-{100 * size:g}": Recipe(alone(size, *more), scored=128, only=size)
+        for size, more in {
+            0.9: (1e-4,),
+            0.95: (9e-4,),
+            0.98: (9e-4,),
+            0.99: (9e-4,),
+            0.995: (5e-3, 400),
+        }.items()
     },
 }
 
@@ -131,12 +139,12 @@ def pruned(options: Better, loaded: Loaded, name: str, seed: int) -> tuple[Edges
     """A run's ranking of all edges, and its provenance."""
     recipe = RECIPES[name]
     config = replace(recipe.config, seed=seed)
-    first, spent = None, 0
+    first, spent, prompts = None, 0, seed if recipe.data is None else recipe.data
     if recipe.scored:
-        scores = scored(options, loaded, recipe.scored, seed)
+        scores = scored(options, loaded, recipe.scored, prompts)
         first = warm_start(ranked(scores.edges, scores.sign), sparsity=config.start)
         spent = scores.provenance["cpu_seconds"]
-    data = find_data(loaded, options.task, split="train", n=recipe.examples, seed=seed).batch
+    data = find_data(loaded, options.task, split="train", n=recipe.examples, seed=prompts).batch
     folder, start = options.runs / f"{options.task}-{name}-seed{seed}", time.process_time()
     claim(folder, {"scored": recipe.scored, "settings": asdict(config), "n_train": len(data)})
     done = (folder / "gates.safetensors").exists()
@@ -146,7 +154,7 @@ def pruned(options: Better, loaded: Loaded, name: str, seed: int) -> tuple[Edges
         atomic.write(path, json.dumps(spent + round(time.process_time() - start)) + "\n")
     return ranking(gates), origin(
         loaded, task=options.task, method="edge pruning", recipe=name, settings=asdict(config),
-        data={"seed": seed, "n_train": len(data), "split": "train"}, ablation=config.ablation,
+        data={"seed": prompts, "n_train": len(data), "split": "train"}, ablation=config.ablation,
         command=sweep_results.command(), cpu_seconds=json.loads(path.read_text()),
         warm_start=asdict(SCORES) | {"examples": recipe.scored} if recipe.scored else None,
     )  # fmt: skip
@@ -192,7 +200,8 @@ def measure(options: Better, loaded: Loaded) -> dict:
             run = {"recipe": name, "seed": seed, "rows": rows, "settings": said["settings"]}
             run["cpu_seconds"] = said.get("cpu_seconds")
             if edges is not None and RECIPES[name].ranks:
-                run["areas"] = areas(loaded.model, loaded.params, edges, data)
+                own = next(one for one in sweep_results.TASK_MEASURES if one in rows[0])
+                run["areas"] = areas(loaded.model, loaded.params, edges, data, measure=own)
             for circuit in circuits if name != "plain" else ():
                 circuit_json.save(circuit, circuit_path(options, name, seed, len(circuit)))
             record = origin(
