@@ -7,9 +7,9 @@ Randomness is folded from the seed and the step, so a resumed run needs no saved
 """
 
 import dataclasses
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,26 +22,13 @@ from jaxtyping import Array, Float, PyTree
 from edgeprune_jax import gates, hard_examples, hosts, objectives, replicas, sharding
 from edgeprune_jax.engine import masked_forward
 from edgeprune_jax.estimators import ESTIMATORS
-from edgeprune_jax.graph import Edges, Graph, by_writer, scale_writers
+from edgeprune_jax.graph import Edges, Graph, scale_writers
 from edgeprune_jax.objectives import DIVERGENCES, Multipliers, constraint, no_multipliers
 from edgeprune_jax.settings import PruneConfig
 from edgeprune_jax.stream import Model, Writes, plain_forward
 from edgeprune_jax.tasks.batch import Batch
 from edgeprune_jax.tasks.buckets import bucket, bucketed_rows, fit
-
-
-class Trainable(NamedTuple):
-    """Everything that the optimiser moves."""
-
-    edges: Edges  # log-alphas
-    nodes: Array | None  # W log-alphas
-    edge_multipliers: Multipliers
-    node_multipliers: Multipliers | None
-
-
-def log_alphas(trainable: Trainable) -> tuple[Array, Array | None]:
-    """Those of the edges and of the nodes."""
-    return trainable.edges.values, trainable.nodes
+from edgeprune_jax.trainable import Trainable, folded, log_alphas, optimiser
 
 
 @struct.dataclass
@@ -53,36 +40,6 @@ class PruneState:
     optimiser: Any  # optax.OptState
     summed: Any  # E float32, the log-alphas of all steps added up; None but with a growing price
     failures: Any  # N float32, of every example (`hard_examples`); None where nothing asks
-
-
-def optimiser(config: PruneConfig) -> optax.GradientTransformation:
-    """Gates descend and multipliers ascend, both by AdamW under one clipped gradient."""
-
-    def rate(peak):
-        grow = optax.linear_schedule(0.0, peak, config.rate_warmup)
-        after = optax.linear_schedule(peak, 0.0, max(config.steps - config.rate_warmup, 1))
-        if config.control == "price":  # edges have to close until the end
-            after = optax.constant_schedule(peak)
-        return optax.join_schedules([grow, after], [config.rate_warmup])
-
-    def adam(peak):
-        return optax.adamw(rate(peak), weight_decay=config.weight_decay)
-
-    moves: dict[Hashable, optax.GradientTransformation] = {
-        "descend": adam(config.gate_rate),
-        "ascend": optax.chain(optax.scale(-1.0), adam(config.multiplier_rate)),
-    }
-
-    def labels(trainable: Trainable) -> Trainable:
-        kinds = ("descend", "descend", "ascend", "ascend")
-        return Trainable(
-            *(
-                jax.tree.map(lambda _, kind=kind: kind, part)
-                for kind, part in zip(kinds, trainable, strict=True)
-            )
-        )
-
-    return optax.chain(optax.clip_by_global_norm(config.clip), optax.multi_transform(moves, labels))
 
 
 def init(
@@ -241,21 +198,6 @@ def final_gates(state: PruneState) -> Edges:
     if state.summed is None:
         return last
     return Edges((last.values + state.summed / jnp.maximum(state.step, 1)) / 2, last.graph)
-
-
-def folded(trainable: Trainable) -> Edges:
-    """Log-alphas of the edges, those of their writers folded in.
-
-    An edge of a gated writer is open where both gates are; the smaller of the two log-alphas
-    stands for their product.
-    """
-    edges = trainable.edges
-    if trainable.nodes is None:
-        return edges
-    writers = partial(by_writer, graph=edges.graph)
-    if trainable.nodes.ndim > 1:
-        writers = jax.vmap(writers)
-    return jax.tree.map(jnp.minimum, edges, writers(trainable.nodes))
 
 
 def prune(

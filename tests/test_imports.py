@@ -26,11 +26,12 @@ LEVELS = (
        plan.messages plan.process""",
     """settings evaluation baselines.eap scores_file mib tasks.jsonl models.huggingface
        measures.minimality measures.stability report.routes report.page""",
-    """pruning tasks.make models.load measures.details measures.curve warm_start report.draw
+    """trainable tasks.make models.load measures.details measures.curve warm_start report.draw
        plan.count plan.named plan.make
        baselines.patching baselines.integrated baselines.controls""",
-    """checkpoints full_model tasks.cache measures.completeness plan.exact baselines.acdc
+    """pruning full_model tasks.cache measures.completeness plan.exact baselines.acdc
        mib_submission""",
+    """checkpoints""",
     """run report.run measures.judge baselines.attribution plan.program""",
     """plan.child
        tracr_models.programs tracr_models.domain tracr_models.live
