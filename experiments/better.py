@@ -67,7 +67,7 @@ PATH = PruneConfig(
 )  # fmt: skip
 
 
-def alone(target: float, price: float, steps: int = 200) -> PruneConfig:
+def alone(target: float, *, price: float = 9e-4, steps: int = 200) -> PruneConfig:
     """A run for one size."""
     return replace(
         QUICK, target=target, start=min(0.9, target), steps=steps, warmup=60, gate_rate=0.2,
@@ -78,19 +78,17 @@ def alone(target: float, price: float, steps: int = 200) -> PruneConfig:
 RECIPES = {
     "path": Recipe(PATH, scored=128, ranks=True),
     "same": Recipe(PATH, scored=128, data=0),
+    "mean": Recipe(replace(PATH, replicas=2), scored=128, data=0),
     "quick": Recipe(QUICK, scored=32),
     "longer": Recipe(PruneConfig(), examples=400),
     **{
-        f"at-{100 * size:g}": Recipe(alone(size, *more), scored=128, only=size)
-        for size, more in {
-            0.9: (1e-4,),
-            0.95: (9e-4,),
-            0.98: (9e-4,),
-            0.99: (9e-4,),
-            0.995: (5e-3, 400),
-        }.items()
+        f"at-{100 * one.target:g}": Recipe(one, scored=128, only=one.target)
+        for one in (
+            alone(0.9, price=1e-4), alone(0.95), alone(0.98), alone(0.99),
+            alone(0.995, price=5e-3, steps=400),
+        )
     },
-}
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -138,7 +136,7 @@ def scored(options: Better, loaded: Loaded, pairs: int, seed: int) -> scores_fil
 def pruned(options: Better, loaded: Loaded, name: str, seed: int) -> tuple[Edges, dict]:
     """A run's ranking of all edges, and its provenance."""
     recipe = RECIPES[name]
-    config = replace(recipe.config, seed=seed)
+    config = replace(recipe.config, seed=seed * recipe.config.replicas)  # no two share a replica
     first, spent, prompts = None, 0, seed if recipe.data is None else recipe.data
     if recipe.scored:
         scores = scored(options, loaded, recipe.scored, prompts)
