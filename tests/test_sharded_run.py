@@ -39,6 +39,7 @@ CONFIG = PruneConfig(
     price=0.0, seed=3,
 )  # fmt: skip
 OWN_MASKS = replace(CONFIG, own_masks=True)
+REPLICAS = replace(OWN_MASKS, replicas=2, bootstrap=True)
 
 
 class Setting(NamedTuple):
@@ -139,6 +140,11 @@ def one_device_own_masks(small, tmp_path_factory):
     return moved_gates(small, tmp_path_factory.mktemp("own"), OWN_MASKS)
 
 
+@pytest.fixture(scope="module")
+def one_device_replicas(small, tmp_path_factory):
+    return pruned(small, tmp_path_factory.mktemp("replicas"), None, REPLICAS)
+
+
 def moved_gates(case, folder, config):
     gates = pruned(case, folder, None, config)
     moved = np.abs(gates - np.asarray(init(case.graph, config).trainable.edges.values))
@@ -168,6 +174,13 @@ def test_a_run_with_a_mask_for_each_example_ends_so_too(
 ):
     gates = pruned(small, tmp_path, mesh, OWN_MASKS)
     np.testing.assert_allclose(gates, one_device_own_masks, rtol=0, atol=1e-5)
+    assert np.abs(gates - one_device).max() > 0.01
+
+
+@pytest.mark.parametrize("shape", MESHES[1::3], ids=["2x4x1", "2x2x2"])
+def test_replicas_end_so_too(small, shape, one_device_replicas, one_device, tmp_path):
+    gates = pruned(small, tmp_path, make_mesh(shape), REPLICAS)
+    np.testing.assert_allclose(gates, one_device_replicas, rtol=0, atol=1e-5)
     assert np.abs(gates - one_device).max() > 0.01
 
 
