@@ -78,7 +78,7 @@ def alone(target: float, *, price: float = 9e-4, steps: int = 200) -> PruneConfi
 RECIPES = {
     "path": Recipe(PATH, scored=128, ranks=True),
     "same": Recipe(PATH, scored=128, data=0),
-    "mean": Recipe(replace(PATH, replicas=2), scored=128, data=0),
+    "mean": Recipe(replace(PATH, replicas=2), scored=128, ranks=True, data=0),
     "quick": Recipe(QUICK, scored=32),
     "longer": Recipe(PruneConfig(), examples=400),
     **{
