@@ -87,12 +87,11 @@ def make_step(model: Model, config: PruneConfig, *, segment: int | None = None) 
     `teacher` holds the full model's logits, B A V; `means` the settled writes of mean ablation,
     None for the others; `rows` the batch's examples among all, where the state remembers them;
     `weights` those of the batch's examples for each replica, S B.
-    The state is donated. Metrics are scalars on the device. Seeds share one compiled step.
-    `segment` is that of `masked_forward`.
+    The state is donated. Metrics are scalars on the device, of replicas their means. Seeds share
+    one compiled step. `segment` is that of `masked_forward`.
     """
-    key = jax.random.key(config.seed + 1)
-    if config.replicas > 1:
-        key = jax.vmap(jax.random.key)(jnp.arange(config.replicas) + config.seed + 1)
+    keys = [jax.random.key(config.seed + number + 1) for number in range(config.replicas)]
+    key = keys[0] if config.replicas == 1 else replicas.stack(keys)
     return partial(_compiled_step(model, dataclasses.replace(config, seed=0), segment), key)
 
 

@@ -33,9 +33,12 @@ def gates(case, data, config):
 
 @pytest.mark.parametrize(
     "change",
-    [{}, {"node_gates": True}, {"control": "price", "last_price": 0.1}, {"samples": 2}],
+    [
+        {}, {"node_gates": True}, {"control": "price", "last_price": 0.1}, {"samples": 2},
+        {"seed": 2**32 - 3},
+    ],
     ids=str,
-)
+)  # fmt: skip
 def test_a_replica_is_the_run_of_its_seed_on_the_same_batches(case, change):
     case, data = case
     config = replace(CONFIG, **change)
