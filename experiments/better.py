@@ -24,9 +24,10 @@ from typing import NamedTuple
 import numpy as np
 import sweep_results
 import tyro
+from edge_scores import scored
 
-from edgeprune_jax import atomic, circuit_json, scores_file
-from edgeprune_jax.baselines.attribution import AttributionConfig, attribute
+from edgeprune_jax import atomic, circuit_json
+from edgeprune_jax.baselines.attribution import AttributionConfig
 from edgeprune_jax.circuits import Circuit, from_scores, mask, ranked
 from edgeprune_jax.cli.inputs import find_data, find_model, origin
 from edgeprune_jax.evaluation import measure_masks, summarise
@@ -115,31 +116,13 @@ class Better:
     """Folder of measures, circuits and the table."""
 
 
-def scored(options: Better, loaded: Loaded, pairs: int, seed: int) -> scores_file.Scores:
-    """The warm start's scores: those in `runs/`, or new ones."""
-    path = options.runs / f"{options.task}-{SCORES.method}-{pairs}-seed{seed}.safetensors"
-    if not path.exists():
-        start = time.process_time()
-        data = find_data(loaded, options.task, split="train", n=pairs, seed=seed).batch
-        edges = attribute(loaded.model, loaded.params, loaded.graph, data, SCORES)
-        edges.values.block_until_ready()
-        said = origin(
-            loaded, task=options.task, method=SCORES.method, settings=asdict(SCORES),
-            data={"seed": seed, "n_train": len(data), "split": "train"}, ablation=SCORES.ablation,
-            command=sweep_results.command(), cpu_seconds=round(time.process_time() - start),
-        )  # fmt: skip
-        options.runs.mkdir(parents=True, exist_ok=True)
-        scores_file.save(scores_file.Scores(edges, SCORES.sign, None, said), path)
-    return scores_file.load(path)
-
-
 def pruned(options: Better, loaded: Loaded, name: str, seed: int) -> tuple[Edges, dict]:
     """A run's ranking of all edges, and its provenance."""
     recipe = RECIPES[name]
     config = replace(recipe.config, seed=seed * recipe.config.replicas)  # no two share a replica
     first, spent, prompts = None, 0, seed if recipe.data is None else recipe.data
     if recipe.scored:
-        scores = scored(options, loaded, recipe.scored, prompts)
+        scores = scored(loaded, options.task, SCORES, examples=recipe.scored, seed=prompts)
         first = warm_start(ranked(scores.edges, scores.sign), sparsity=config.start)
         spent = scores.provenance["cpu_seconds"]
     data = find_data(loaded, options.task, split="train", n=recipe.examples, seed=prompts).batch

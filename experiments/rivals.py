@@ -14,18 +14,17 @@ Resumable: scores stay in `runs/`, and each measured circuit is a row of the tas
 """
 
 import json
-import resource
-import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import sweep_results
 import tyro
+from edge_scores import scored
 
-from edgeprune_jax import atomic, circuit_json, scores_file
-from edgeprune_jax.baselines.attribution import AttributionConfig, attribute
+from edgeprune_jax import atomic, circuit_json
+from edgeprune_jax.baselines.attribution import AttributionConfig
 from edgeprune_jax.circuits import Circuit, mask
 from edgeprune_jax.cli.inputs import find_data, find_model, origin
 from edgeprune_jax.evaluation import measure_masks, summarise
@@ -73,32 +72,8 @@ class Rivals:
     """Unseen pairs to measure on."""
     model: str = DEFAULT
     """Model: a name, a file or a folder."""
-    runs: Path = Path("runs/rivals")
-    """Folder of the scores."""
     results: Path = Path("experiments/results/rivals_smollm2")
     """Folder of measures, tables and plots; in it `pruned/`, Edge Pruning's circuits."""
-
-
-def score(options: Rivals, loaded: Loaded, task: str, method: str, seed: int):
-    """A rival's scores: those in `runs/`, or new ones."""
-    path = options.runs / f"{task}-{method}-seed{seed}.safetensors".replace(", ", "-")
-    if path.exists():
-        return scores_file.load(path)
-    config, examples = GIVEN[method]
-    data = find_data(loaded, task, split="train", n=examples, seed=seed).batch
-    start = time.monotonic()
-    edges = attribute(loaded.model, loaded.params, loaded.graph, data, config)
-    edges.values.block_until_ready()
-    said = origin(
-        loaded, task=task, method=config.method, settings=asdict(config),
-        data={"seed": seed, "n_train": len(data), "split": "train"}, ablation=config.ablation,
-        command=sweep_results.command(), seconds=round(time.monotonic() - start, 1),
-        peak_megabytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
-    )  # fmt: skip
-    found = scores_file.Scores(edges, config.sign, None, said)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scores_file.save(found, path)
-    return found
 
 
 def circuits(options: Rivals, loaded: Loaded, task: str) -> dict[tuple[str, int, int], Circuit]:
@@ -113,7 +88,8 @@ def circuits(options: Rivals, loaded: Loaded, task: str) -> dict[tuple[str, int,
             found[method, circuit.provenance["data"]["seed"], len(circuit)] = circuit
     for method in options.methods:
         for seed in options.seeds:
-            scores = score(options, loaded, task, method, seed)
+            config, examples = GIVEN[method]
+            scores = scored(loaded, task, config, examples=examples, seed=seed)
             for size in sizes:
                 circuit = scores.circuit(size)
                 found[method, seed, len(circuit)] = circuit
