@@ -28,7 +28,7 @@ from edgeprune_jax.settings import PruneConfig
 from edgeprune_jax.stream import Model, Writes, plain_forward
 from edgeprune_jax.tasks.batch import Batch
 from edgeprune_jax.tasks.buckets import bucket, bucketed_rows, fit
-from edgeprune_jax.trainable import Trainable, folded, log_alphas, optimiser
+from edgeprune_jax.trainable import Trainable, bounded, folded, log_alphas, optimiser
 
 
 @struct.dataclass
@@ -165,7 +165,7 @@ def _compiled_step(model: Model, config: PruneConfig, segment: int | None) -> Ca
         )  # fmt: skip
         updates, moved = move.update(gradient, state.optimiser, trainable)
         metrics |= {"divergence": distances.mean(), "gradient_norm": optax.tree.norm(gradient)}
-        trainable = jax.tree.map(jnp.add, trainable, updates)
+        trainable = bounded(jax.tree.map(jnp.add, trainable, updates), config.gate_max)
         failures = state.failures
         if failures is not None and rows is not None:
             failures = hard_examples.remember(failures, rows, distances)

@@ -39,6 +39,9 @@ class PruneConfig:
     """Mean of the log-alphas at the start."""
     gate_init_std: float = 0.01
     """Standard deviation of the log-alphas at the start."""
+    gate_max: float | None = None
+    """Largest log-alpha of a gate. At 5 one mask in 700 cuts its edge; a larger one changes little and
+    has all the farther to fall before the edge can close."""
     gate_rate: float = 0.3
     """Peak learning rate of the gates of edges and nodes."""
     multiplier_rate: float = 1.0
@@ -114,6 +117,8 @@ class PruneConfig:
             raise ValueError(f"hard_share must be between 0 and 1: got {self.hard_share}")
         if self.clip <= 0:
             raise ValueError(f"clip must be above 0: got {self.clip}")
+        if self.gate_max is not None and self.gate_max <= 0:
+            raise ValueError(f"gate_max must be above 0: got {self.gate_max}")
         if self.ablation not in ABLATIONS:
             raise ValueError(
                 f"ablation must be one of {', '.join(ABLATIONS)}: got {self.ablation!r}"

@@ -28,6 +28,14 @@ def log_alphas(trainable: Trainable) -> tuple[Array, Array | None]:
     return trainable.edges.values, trainable.nodes
 
 
+def bounded(trainable: Trainable, most: float | None) -> Trainable:
+    """Log-alphas of `most` where they are larger."""
+    if most is None:
+        return trainable
+    edges, nodes = jax.tree.map(partial(jnp.minimum, most), (trainable.edges, trainable.nodes))
+    return trainable._replace(edges=edges, nodes=nodes)
+
+
 def folded(trainable: Trainable) -> Edges:
     """Log-alphas of the edges, those of their writers folded in.
 

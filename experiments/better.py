@@ -63,9 +63,10 @@ QUICK = PruneConfig(
     multiplier_rate=2.0, own_masks=True,
 )  # fmt: skip
 PATH = PruneConfig(
-    control="price", price=1e-4, last_price=4e-2, start=0.8, steps=600, batch_size=4,
-    gate_rate=0.1, own_masks=True,
+    control="price", price=2e-5, last_price=6e-2, start=0.5, steps=800, batch_size=4, gate_rate=0.1,
+    gate_max=5.0, own_masks=True,
 )  # fmt: skip
+SHORTER = replace(PATH, price=1e-4, last_price=4e-2, start=0.8, steps=600, gate_max=None)
 
 
 def alone(target: float, *, price: float = 9e-4, steps: int = 200) -> PruneConfig:
@@ -78,8 +79,8 @@ def alone(target: float, *, price: float = 9e-4, steps: int = 200) -> PruneConfi
 
 RECIPES = {
     "path": Recipe(PATH, scored=128, ranks=True),
-    "same": Recipe(PATH, scored=128, data=0),
-    "mean": Recipe(replace(PATH, replicas=2), scored=128, ranks=True, data=0),
+    "same": Recipe(SHORTER, scored=128, data=0),
+    "mean": Recipe(replace(SHORTER, replicas=2), scored=128, ranks=True, data=0),
     "quick": Recipe(QUICK, scored=32),
     "longer": Recipe(PruneConfig(), examples=400),
     **{

@@ -27,7 +27,7 @@ STEP = 1e-30  # of a complex step, as in conftest
         ("schedule", "linear"), ("gate_init", 10.0), ("gate_init_std", 0.01), ("gate_rate", 0.8),
         ("multiplier_rate", 0.8), ("rate_warmup", 200), ("weight_decay", 0.01), ("clip", 1.0),
         ("price", 0.0), ("samples", 1), ("own_masks", False), ("node_gates", True),
-        ("node_target", None),
+        ("node_target", None), ("gate_max", None),
         ("divergence", "kl"), ("ablation", "interchange"), ("seed", 42),
     ],
 )  # fmt: skip
@@ -50,6 +50,7 @@ def test_the_paper_preset_has_the_shipped_settings(name, value):
         ({"gate_rate": float("nan")}, "gate_rate must be finite: got nan"),
         ({"multiplier_rate": -0.1}, "multiplier_rate must be 0 or more: got -0.1"),
         ({"weight_decay": -0.1}, "weight_decay must be 0 or more: got -0.1"),
+        ({"gate_max": 0.0}, "gate_max must be above 0: got 0.0"),
         ({"divergence": "l2"}, "divergence must be one of kl, squared, mistaken, moved: got 'l2'"),
         ({"floor": -0.1}, "floor must be 0 or more: got -0.1"),
         ({"hard_share": 1.1}, "hard_share must be between 0 and 1: got 1.1"),
@@ -265,10 +266,11 @@ CONFIG = PruneConfig(
 SCORE = {"estimator": "score", "samples": 16, "hard_share": 0.5}
 PRICE = {"control": "price", "price": 1e-3, "last_price": 0.1}
 OWN_MASKS = {"own_masks": True}
+BOUNDED = PRICE | {"gate_max": 3.0}
 
 
 @pytest.mark.parametrize(
-    "change", [{}, {"node_gates": True, "node_target": 0.5}, SCORE, PRICE, OWN_MASKS]
+    "change", [{}, {"node_gates": True, "node_target": 0.5}, SCORE, PRICE, BOUNDED, OWN_MASKS]
 )
 def test_a_planted_circuit_is_found(planted, change):
     case, data, truth = planted
@@ -287,6 +289,20 @@ def test_a_planted_circuit_is_found(planted, change):
         nodes = dict(zip(case.graph.writers, np.asarray(state.trainable.nodes), strict=True))
         silent = [nodes[name] for name in nodes if name not in writing]
         assert min(nodes[name] for name in writing) > max(silent) + 1
+
+
+@pytest.mark.parametrize("change", [{"node_gates": True}, {"replicas": 2}], ids=str)
+def test_no_gate_rises_above_its_largest_log_alpha(planted, change):
+    case, data, _ = planted
+    free = replace(CONFIG, steps=40, warmup=0, start=0.1, target=0.1, gate_init=1.0, **change)
+    ends = []
+    for config in (free, replace(free, gate_max=1.5)):
+        start = init(case.graph, config)
+        *_, (state, _) = prune(case.model, case.params, data, None, config, start)
+        gates = state.trainable.edges.values, state.trainable.nodes
+        ends.append([np.asarray(one) for one in gates if one is not None])
+    for free_gates, kept_below in zip(*ends, strict=True):
+        assert (free_gates > 1.5).any() and kept_below.max() == 1.5
 
 
 @pytest.mark.parametrize("change", [{}, {"node_gates": True}, {"replicas": 2}], ids=str)

@@ -8,7 +8,7 @@ import pytest
 from edgeprune_jax.graph import Edges, Graph
 from edgeprune_jax.objectives import Multipliers
 from edgeprune_jax.settings import PAPER, PruneConfig
-from edgeprune_jax.trainable import Trainable, folded, optimiser
+from edgeprune_jax.trainable import Trainable, bounded, folded, optimiser
 
 
 def test_log_alphas_are_the_smaller_of_edge_and_writer():
@@ -63,6 +63,15 @@ def test_rates_decay_and_signs_are_the_paper_s_over_a_whole_run():
         [*end.edges.values, *end.edge_multipliers], expected, rtol=2e-3, atol=1e-5
     )
     assert expected[2] == pytest.approx(10 * np.exp(-12), rel=0.05)
+
+
+def test_larger_log_alphas_become_the_largest_and_nothing_else_changes():
+    trainable = few_gates(7.0, -9.0, 5.0)._replace(nodes=jnp.array([6.0, 1.0]))
+    found = bounded(trainable, 5.0)
+    np.testing.assert_array_equal(found.edges.values, [5, -9, 5])
+    np.testing.assert_array_equal(found.nodes, [5, 1])
+    assert found.edge_multipliers == trainable.edge_multipliers
+    assert bounded(trainable, None) is trainable
 
 
 def test_under_a_growing_price_rates_stay():
