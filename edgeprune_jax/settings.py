@@ -40,8 +40,8 @@ class PruneConfig:
     gate_init_std: float = 0.01
     """Standard deviation of the log-alphas at the start."""
     gate_max: float | None = None
-    """Largest log-alpha of a gate. At 5 one mask in 700 cuts its edge; a larger one changes little and
-    has all the farther to fall before the edge can close."""
+    """Largest log-alpha of a gate. At 5 one mask in 700 cuts its edge; a larger one changes little,
+    and has all the farther to fall before the edge can close."""
     gate_rate: float = 0.3
     """Peak learning rate of the gates of edges and nodes."""
     multiplier_rate: float = 1.0
