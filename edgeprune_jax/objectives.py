@@ -99,9 +99,18 @@ def constraint(
     return multipliers.linear * gap + multipliers.quadratic * gap**2
 
 
-def price(step: Array, *, first: float, last: float, steps: int) -> Float[Array, ""]:
-    """The cost of an open edge in a step, in nats, from `first` on by a constant factor."""
-    return first * (last / first) ** (step / steps)
+def price(
+    step: Array, *, first: float, last: float, steps: int, root: float | None = None
+) -> Float[Array, ""]:
+    """The cost of an open edge in a step, in nats, from `first` on.
+
+    It grows by a constant factor; or, with a `root` of 4, so that its fourth root grows linearly,
+    and its factor falls step by step.
+    """
+    if root is None:
+        return first * (last / first) ** (step / steps)
+    low, high = first ** (1 / root), last ** (1 / root)
+    return (low + (high - low) * step / steps) ** root
 
 
 def target_sparsity(

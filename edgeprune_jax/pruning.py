@@ -114,8 +114,9 @@ def _compiled_step(model: Model, config: PruneConfig, segment: int | None) -> Ca
         asked = {"target": target}
         if config.control == "price":
             price = objectives.price(
-                step, first=config.price, last=config.last_price, steps=config.steps
-            )
+                step, first=config.price, last=config.last_price, steps=config.steps,
+                root=config.price_root,
+            )  # fmt: skip
             asked = {"price": price}
             cost = price * trainable.edges.graph.n_edges * (1 - sparsity)
         else:

@@ -59,6 +59,9 @@ class PruneConfig:
     this price buys."""
     last_price: float = 2e-2
     """Cost of an open edge at the end, with control 'price'."""
+    price_root: float | None = None
+    """With control 'price', the root of the price that grows linearly: with 4 the price grows like
+    the fourth power of time, which leaves more steps to small circuits. Without, by a factor."""
     samples: int = 1
     """Masks drawn in a step; the loss is their mean."""
     own_masks: bool = False
@@ -117,8 +120,9 @@ class PruneConfig:
             raise ValueError(f"hard_share must be between 0 and 1: got {self.hard_share}")
         if self.clip <= 0:
             raise ValueError(f"clip must be above 0: got {self.clip}")
-        if self.gate_max is not None and self.gate_max <= 0:
-            raise ValueError(f"gate_max must be above 0: got {self.gate_max}")
+        for name in ("gate_max", "price_root"):
+            if values[name] is not None and values[name] <= 0:
+                raise ValueError(f"{name} must be above 0: got {values[name]}")
         if self.ablation not in ABLATIONS:
             raise ValueError(
                 f"ablation must be one of {', '.join(ABLATIONS)}: got {self.ablation!r}"

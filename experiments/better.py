@@ -63,10 +63,12 @@ QUICK = PruneConfig(
     multiplier_rate=2.0, own_masks=True,
 )  # fmt: skip
 PATH = PruneConfig(
-    control="price", price=2e-5, last_price=6e-2, start=0.5, steps=800, batch_size=4, gate_rate=0.1,
-    gate_max=5.0, own_masks=True,
+    control="price", price=2e-5, last_price=2.5e-2, price_root=4.0, start=0.5, steps=800,
+    batch_size=4, gate_rate=0.1, gate_max=4.0, own_masks=True,
 )  # fmt: skip
-SHORTER = replace(PATH, price=1e-4, last_price=4e-2, start=0.8, steps=600, gate_max=None)
+SHORTER = replace(
+    PATH, price=1e-4, last_price=4e-2, price_root=None, start=0.8, steps=600, gate_max=None
+)
 
 
 def alone(target: float, *, price: float = 9e-4, steps: int = 200) -> PruneConfig:

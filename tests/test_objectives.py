@@ -181,6 +181,13 @@ def test_a_price_grows_by_the_same_factor_in_every_step():
     np.testing.assert_allclose(found[1:] / found[:-1], 100 ** (1 / 8), rtol=1e-5)
 
 
+def test_a_root_of_the_price_grows_by_the_same_difference_in_every_step():
+    found = np.array([
+        float(price(jnp.int32(n), first=1e-4, last=16e-4, steps=8, root=4.0)) for n in range(9)
+    ])  # fmt: skip
+    np.testing.assert_allclose(found**0.25, np.linspace(0.1, 0.2, 9), rtol=1e-5)
+
+
 def test_a_target_above_one_only_pushes():
     assert at(100, end=1.1) == pytest.approx(1.1)
 

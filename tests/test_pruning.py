@@ -51,6 +51,7 @@ def test_the_paper_preset_has_the_shipped_settings(name, value):
         ({"multiplier_rate": -0.1}, "multiplier_rate must be 0 or more: got -0.1"),
         ({"weight_decay": -0.1}, "weight_decay must be 0 or more: got -0.1"),
         ({"gate_max": 0.0}, "gate_max must be above 0: got 0.0"),
+        ({"price_root": -4.0}, "price_root must be above 0: got -4.0"),
         ({"divergence": "l2"}, "divergence must be one of kl, squared, mistaken, moved: got 'l2'"),
         ({"floor": -0.1}, "floor must be 0 or more: got -0.1"),
         ({"hard_share": 1.1}, "hard_share must be between 0 and 1: got 1.1"),
@@ -103,6 +104,16 @@ def draw(log_alpha, u):
     return np.where(z.real <= 0, 0, np.where(z.real >= 1, 1, z))
 
 
+def price_at(config, step):
+    """By a constant factor in every step, or the fourth root by a constant difference."""
+    progress = step / config.steps
+    if config.price_root is None:
+        return config.price ** (1 - progress) * config.last_price**progress
+    assert config.price_root == 4
+    roots = np.sqrt(np.sqrt([config.price, config.last_price]))
+    return np.interp(progress, [0, 1], roots) ** 4
+
+
 def lagrangian(case, plain, config, data, trainable, uniforms, step):
     """The loss, from arrays (edges, nodes, edge multipliers, node multipliers), and its parts."""
     edges, nodes, by_edges, by_nodes = trainable
@@ -115,8 +126,7 @@ def lagrangian(case, plain, config, data, trainable, uniforms, step):
         masks = draw(edges, u_edges)
         sparsities.append(1 - masks.mean())
         if config.control == "price":
-            steepness = np.log(config.last_price / config.price) / config.steps
-            penalty += config.price * np.exp(steepness * step) * masks.sum(1).mean()
+            penalty += price_at(config, step) * masks.sum(1).mean()
         else:
             gap = sparsities[-1] - target
             penalty += by_edges[0] * gap + by_edges[1] * gap**2
@@ -157,6 +167,7 @@ def unflat(values, like):
         {"node_gates": True, "node_target": 0.6, "ablation": "zero", "price": 0.0},
         {"own_masks": True, "samples": 2, "node_gates": True, "node_target": 0.6},
         {"control": "price", "price": 0.02, "last_price": 0.2},
+        {"control": "price", "price": 0.02, "last_price": 0.2, "price_root": 4.0},
     ],
 )
 def test_one_step_descends_in_gates_and_ascends_in_multipliers(toy_case, plain, change):
@@ -211,7 +222,7 @@ def test_one_step_descends_in_gates_and_ascends_in_multipliers(toy_case, plain, 
         "gradient_norm": np.linalg.norm(gradient),
     }  # fmt: skip
     if config.control == "price":
-        expected["price"] = 0.02 * 10 ** (number / 8)
+        expected["price"] = price_at(config, number)
     else:
         expected["target"] = target
     assert metrics.keys() == expected.keys()
