@@ -63,11 +63,11 @@ QUICK = PruneConfig(
     multiplier_rate=2.0, own_masks=True,
 )  # fmt: skip
 PATH = PruneConfig(
-    control="price", price=2e-5, last_price=2.5e-2, price_root=4.0, start=0.5, steps=800,
-    batch_size=4, gate_rate=0.1, gate_max=4.0, own_masks=True,
+    control="price", price=1e-4, last_price=4e-2, start=0.8, steps=600, batch_size=4,
+    gate_rate=0.1, own_masks=True,
 )  # fmt: skip
-SHORTER = replace(
-    PATH, price=1e-4, last_price=4e-2, price_root=None, start=0.8, steps=600, gate_max=None
+POWER = replace(
+    PATH, price=2e-5, last_price=2.5e-2, price_root=4.0, start=0.5, steps=800, gate_max=4.0
 )
 
 
@@ -81,8 +81,9 @@ def alone(target: float, *, price: float = 9e-4, steps: int = 200) -> PruneConfi
 
 RECIPES = {
     "path": Recipe(PATH, scored=128, ranks=True),
-    "same": Recipe(SHORTER, scored=128, data=0),
-    "mean": Recipe(replace(SHORTER, replicas=2), scored=128, ranks=True, data=0),
+    "power": Recipe(POWER, scored=128, ranks=True),
+    "same": Recipe(PATH, scored=128, data=0),
+    "mean": Recipe(replace(PATH, replicas=2), scored=128, ranks=True, data=0),
     "quick": Recipe(QUICK, scored=32),
     "longer": Recipe(PruneConfig(), examples=400),
     **{

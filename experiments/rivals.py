@@ -50,9 +50,10 @@ GIVEN = {
     "magnitude": Given(AttributionConfig("magnitude"), 128),
     "random": Given(AttributionConfig("random"), 8),
 }
-OURS = {  # Edge Pruning's circuits below the results: the plain recipe's, and one of better.py's
+OURS = {  # Edge Pruning's circuits below the results: the plain recipe's, and two of better.py's
     "Edge Pruning": "pruned/{task}-*-seed*-*.json",
     "Edge Pruning, growing price": "../better_smollm2/{task}-path-seed*-*.json",
+    "Edge Pruning, its fourth root": "../better_smollm2/{task}-power-seed*-*.json",
 }
 
 
