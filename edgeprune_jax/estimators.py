@@ -19,6 +19,7 @@ trees of that shape.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -34,12 +35,17 @@ Gates = Callable[[PyTree], PyTree]
 
 
 def pathwise(
-    loss: Loss, penalty: Penalty, trainable: PyTree, gates: Gates, *, keys: Array
-) -> tuple[PyTree, PyTree]:
-    """Through hard-concrete masks, one after the other, so that nothing waits for the others."""
+    loss: Loss, penalty: Penalty, trainable: PyTree, gates: Gates, *, keys: Array,
+    drawn: float = 1.0,
+) -> tuple[PyTree, PyTree]:  # fmt: skip
+    """Through hard-concrete masks, one after the other, so that nothing waits for the others.
+
+    `drawn` is that of `gates.sample`.
+    """
+    sample = partial(distribution.sample, drawn=drawn)
 
     def lagrangian(trainable, key):
-        masks = _draw(distribution.sample, gates(trainable), key)
+        masks = _draw(sample, gates(trainable), key)
         (value, report), (cost, costs) = loss(masks), penalty(trainable, masks)
         return value + cost, (report, costs)
 

@@ -105,12 +105,13 @@ def price(
     """The cost of an open edge in a step, in nats, from `first` on.
 
     It grows by a constant factor; or, with a `root` of 4, so that its fourth root grows linearly,
-    and its factor falls step by step.
+    and its factor falls step by step. After so many steps it stays at `last`.
     """
+    share = jnp.minimum(step / max(steps, 1), 1.0)
     if root is None:
-        return first * (last / first) ** (step / steps)
+        return first * (last / first) ** share
     low, high = first ** (1 / root), last ** (1 / root)
-    return (low + (high - low) * step / steps) ** root
+    return (low + (high - low) * share) ** root
 
 
 def target_sparsity(

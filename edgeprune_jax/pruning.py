@@ -99,6 +99,8 @@ def make_step(model: Model, config: PruneConfig, *, segment: int | None = None) 
 def _compiled_step(model: Model, config: PruneConfig, segment: int | None) -> Callable:
     divergence = DIVERGENCES[config.divergence]
     estimate = ESTIMATORS[config.estimator]
+    if config.drawn_share < 1:
+        estimate = partial(estimate, drawn=config.drawn_share)
     move = optimiser(config)
 
     def opened(batch: Batch, trainable: Trainable) -> tuple[Array, Array | None]:
@@ -114,8 +116,8 @@ def _compiled_step(model: Model, config: PruneConfig, segment: int | None) -> Ca
         asked = {"target": target}
         if config.control == "price":
             price = objectives.price(
-                step, first=config.price, last=config.last_price, steps=config.steps,
-                root=config.price_root,
+                step, first=config.price, last=config.last_price,
+                steps=config.steps - config.cooldown, root=config.price_root,
             )  # fmt: skip
             asked = {"price": price}
             cost = price * trainable.edges.graph.n_edges * (1 - sparsity)

@@ -62,11 +62,17 @@ class PruneConfig:
     price_root: float | None = None
     """With control 'price', the root of the price that grows linearly: with 4 the price grows like
     the fourth power of time, which leaves more steps to small circuits. Without, by a factor."""
+    cooldown: int = 0
+    """With control 'price', the last steps in which the price stays and the rates fall to 0."""
     samples: int = 1
     """Masks drawn in a step; the loss is their mean."""
     own_masks: bool = False
     """Whether every example of a batch has a mask of its own: hardly more work, less noise in the
     gradient, and memory for as many masks as examples. The paper draws one for the batch."""
+    drawn_share: float = 1.0
+    """Share of the gates that are drawn for a mask, at random, while the others stand at the median
+    of their draws. The paper draws all, and every edge then learns to make up for what the noise
+    takes from the others: with all of them open the circuit does more than the model."""
     replicas: int = 1
     """Sets of gates trained side by side on the same batches, of this seed and those after it: what
     does not depend on the gates is computed once. The circuit is that of their mean log-alphas."""
@@ -98,7 +104,8 @@ class PruneConfig:
     def __post_init__(self):
         values = dataclasses.asdict(self)
         for name in (
-            "steps", "batch_size", "samples", "replicas", "warmup", "rate_warmup", "seed",
+            "steps", "batch_size", "samples", "replicas", "warmup", "rate_warmup", "cooldown",
+            "seed",
         ):  # fmt: skip
             if not isinstance(values[name], int):
                 raise ValueError(f"{name} must be a whole number: got {values[name]!r}")
@@ -116,6 +123,12 @@ class PruneConfig:
         ):  # fmt: skip
             if values[name] < 0:
                 raise ValueError(f"{name} must be 0 or more: got {values[name]}")
+        if not 0 < self.drawn_share <= 1:
+            raise ValueError(f"drawn_share must be above 0, at most 1: got {self.drawn_share}")
+        if self.drawn_share < 1 and self.estimator != "pathwise":
+            raise ValueError(f"drawn_share needs the pathwise estimator: got {self.estimator!r}")
+        if not 0 <= self.cooldown < self.steps:
+            raise ValueError(f"cooldown must be from 0 to {self.steps - 1}: got {self.cooldown}")
         if not 0 <= self.hard_share <= 1:
             raise ValueError(f"hard_share must be between 0 and 1: got {self.hard_share}")
         if self.clip <= 0:

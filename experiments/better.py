@@ -69,6 +69,7 @@ PATH = PruneConfig(
 POWER = replace(
     PATH, price=2e-5, last_price=2.5e-2, price_root=4.0, start=0.5, steps=800, gate_max=4.0
 )
+ANYTIME = replace(POWER, last_price=1.2e-2, cooldown=240, drawn_share=0.5)
 
 
 def alone(target: float, *, price: float = 9e-4, steps: int = 200) -> PruneConfig:
@@ -82,6 +83,7 @@ def alone(target: float, *, price: float = 9e-4, steps: int = 200) -> PruneConfi
 RECIPES = {
     "path": Recipe(PATH, scored=128, ranks=True),
     "power": Recipe(POWER, scored=128, ranks=True),
+    "anytime": Recipe(ANYTIME, scored=128, ranks=True),
     "same": Recipe(PATH, scored=128, data=0),
     "mean": Recipe(replace(PATH, replicas=2), scored=128, ranks=True, data=0),
     "quick": Recipe(QUICK, scored=32),

@@ -188,6 +188,15 @@ def test_a_root_of_the_price_grows_by_the_same_difference_in_every_step():
     np.testing.assert_allclose(found**0.25, np.linspace(0.1, 0.2, 9), rtol=1e-5)
 
 
+@pytest.mark.parametrize("root", [None, 4.0])
+def test_a_price_that_has_grown_stays(root):
+    found = [
+        float(price(jnp.int32(n), first=1e-4, last=1e-2, steps=8, root=root)) for n in (7, 8, 9, 50)
+    ]
+    assert found[0] < 0.9e-2
+    np.testing.assert_allclose(found[1:], 1e-2, rtol=1e-5)
+
+
 def test_a_target_above_one_only_pushes():
     assert at(100, end=1.1) == pytest.approx(1.1)
 

@@ -27,7 +27,7 @@ STEP = 1e-30  # of a complex step, as in conftest
         ("schedule", "linear"), ("gate_init", 10.0), ("gate_init_std", 0.01), ("gate_rate", 0.8),
         ("multiplier_rate", 0.8), ("rate_warmup", 200), ("weight_decay", 0.01), ("clip", 1.0),
         ("price", 0.0), ("samples", 1), ("own_masks", False), ("node_gates", True),
-        ("node_target", None), ("gate_max", None),
+        ("node_target", None), ("gate_max", None), ("drawn_share", 1.0),
         ("divergence", "kl"), ("ablation", "interchange"), ("seed", 42),
     ],
 )  # fmt: skip
@@ -51,6 +51,14 @@ def test_the_paper_preset_has_the_shipped_settings(name, value):
         ({"multiplier_rate": -0.1}, "multiplier_rate must be 0 or more: got -0.1"),
         ({"weight_decay": -0.1}, "weight_decay must be 0 or more: got -0.1"),
         ({"gate_max": 0.0}, "gate_max must be above 0: got 0.0"),
+        ({"cooldown": -1}, "cooldown must be from 0 to 299: got -1"),
+        ({"cooldown": 300}, "cooldown must be from 0 to 299: got 300"),
+        ({"drawn_share": 0.0}, "drawn_share must be above 0, at most 1: got 0.0"),
+        ({"drawn_share": 1.1}, "drawn_share must be above 0, at most 1: got 1.1"),
+        (
+            {"drawn_share": 0.5, "estimator": "score", "samples": 2},
+            "drawn_share needs the pathwise estimator: got 'score'",
+        ),
         ({"price_root": -4.0}, "price_root must be above 0: got -4.0"),
         ({"divergence": "l2"}, "divergence must be one of kl, squared, mistaken, moved: got 'l2'"),
         ({"floor": -0.1}, "floor must be 0 or more: got -0.1"),
@@ -106,7 +114,7 @@ def draw(log_alpha, u):
 
 def price_at(config, step):
     """By a constant factor in every step, or the fourth root by a constant difference."""
-    progress = step / config.steps
+    progress = min(step / (config.steps - config.cooldown), 1)
     if config.price_root is None:
         return config.price ** (1 - progress) * config.last_price**progress
     assert config.price_root == 4
@@ -167,7 +175,9 @@ def unflat(values, like):
         {"node_gates": True, "node_target": 0.6, "ablation": "zero", "price": 0.0},
         {"own_masks": True, "samples": 2, "node_gates": True, "node_target": 0.6},
         {"control": "price", "price": 0.02, "last_price": 0.2},
-        {"control": "price", "price": 0.02, "last_price": 0.2, "price_root": 4.0},
+        {"control": "price", "price": 0.02, "last_price": 0.2, "price_root": 4.0, "cooldown": 4},
+        {"control": "price", "price": 0.02, "last_price": 0.2, "cooldown": 7},
+        {"drawn_share": 0.5, "own_masks": True, "price": 0.02},
     ],
 )
 def test_one_step_descends_in_gates_and_ascends_in_multipliers(toy_case, plain, change):
@@ -191,13 +201,15 @@ def test_one_step_descends_in_gates_and_ascends_in_multipliers(toy_case, plain, 
         jax.random.fold_in(jax.random.key(config.seed + 1), number), config.samples
     )
     shape = (len(data),) if config.own_masks else ()
+
+    def drawn(key, shape):
+        noise, which = (key, key) if config.drawn_share == 1 else jax.random.split(key)
+        u = np.asarray(jax.random.uniform(noise, shape, minval=1e-6, maxval=1 - 1e-6), float)
+        return np.where(jax.random.bernoulli(which, config.drawn_share, shape), u, 0.5)
+
     uniforms = [
         [
-            np.atleast_2d(
-                np.asarray(
-                    jax.random.uniform(key, (*shape, n), minval=1e-6, maxval=1 - 1e-6), float
-                )
-            )
+            np.atleast_2d(drawn(key, (*shape, n)))
             for key, n in zip(
                 jax.random.split(one), (case.graph.n_edges, case.graph.n_writers), strict=True
             )
@@ -278,10 +290,12 @@ SCORE = {"estimator": "score", "samples": 16, "hard_share": 0.5}
 PRICE = {"control": "price", "price": 1e-3, "last_price": 0.1}
 OWN_MASKS = {"own_masks": True}
 BOUNDED = PRICE | {"gate_max": 3.0}
+COOLED = PRICE | {"cooldown": 20, "drawn_share": 0.5}
 
 
 @pytest.mark.parametrize(
-    "change", [{}, {"node_gates": True, "node_target": 0.5}, SCORE, PRICE, BOUNDED, OWN_MASKS]
+    "change",
+    [{}, {"node_gates": True, "node_target": 0.5}, SCORE, PRICE, BOUNDED, COOLED, OWN_MASKS],
 )
 def test_a_planted_circuit_is_found(planted, change):
     case, data, truth = planted

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import matplotlib
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogFormatter, MaxNLocator
+from matplotlib.ticker import MaxNLocator
 
 COLOURS = (
     "#0072b2", "#d55e00", "#009e73", "#b5579a", "#4d4d4d", "#e69f00", "#56b4e9", "#8c564b",
@@ -15,6 +15,11 @@ COLOURS = (
 )  # fmt: skip
 MARKERS = "osD^vPX*<>"
 DASHES = ("--", ":", "-.")
+STYLE = {
+    "svg.hashsalt": "edgeprune",  # equal plots are equal files
+    "font.size": 10,
+    "axes.formatter.min_exponent": 4,  # 0.2 on a logarithmic axis, and no power of ten
+}
 INSIDE = 4  # lines, at most, that a legend among them can name
 
 
@@ -41,8 +46,8 @@ def plot(panels: Sequence[Panel], *, x_label: str, title: str = "", log_x: bool 
 
     Where a panel has more than four lines, one legend below all panels names them.
     """
-    # Without pyplot, which would keep the figure; the salt makes equal plots equal files.
-    with matplotlib.rc_context({"svg.hashsalt": "edgeprune", "font.size": 10}):
+    # Without pyplot, which would keep the figure.
+    with matplotlib.rc_context(STYLE):
         below = any(len(panel.series) > INSIDE for panel in panels)
         height = 3.9 if below else 3.2
         figure = Figure(figsize=(4.6 * max(1, len(panels)), height), layout="constrained")
@@ -59,8 +64,6 @@ def plot(panels: Sequence[Panel], *, x_label: str, title: str = "", log_x: bool 
             axes.set_xlabel(_plain(x_label))
             if log_x:
                 axes.set_xscale("log")
-                for labels in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
-                    labels(LogFormatter(labelOnlyBase=False))
         if below:
             figure.legend(
                 handles=list(named.values()), loc="outside lower center", ncols=2 * len(panels),
