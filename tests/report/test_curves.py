@@ -28,6 +28,13 @@ def test_ten_lines_are_told_apart_and_named_once():
     assert len(set(zip(COLOURS, MARKERS, strict=True))) == len(set(COLOURS)) == 10
 
 
+def test_numbers_on_logarithmic_axes_are_written_out():
+    panel = Panel("KL", [Series("circuit", [1, 10], [0.15, 0.8])], log=True)
+    text = plot([panel], x_label="edges kept, %", log_x=True)
+    written = re.findall(r"<!-- \$\\mathdefault\{(.*?)\}\$ -->", text)
+    assert {"0.2", "0.4", "1", "10"} <= set(written) and not any("^" in one for one in written)
+
+
 def test_only_curves_need_matplotlib():
     code = (
         "import sys, edgeprune_jax.report.draw, edgeprune_jax.report.page; "
