@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from io import StringIO
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib
 from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -15,7 +15,7 @@ COLOURS = (
 )  # fmt: skip
 MARKERS = "osD^vPX*<>"
 DASHES = ("--", ":", "-.")
-STYLE = {
+STYLE: Any = {
     "svg.hashsalt": "edgeprune",  # equal plots are equal files
     "font.size": 10,
     "axes.formatter.min_exponent": 4,  # 0.2 on a logarithmic axis, and no power of ten
