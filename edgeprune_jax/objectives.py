@@ -107,7 +107,7 @@ def price(
     It grows by a constant factor; or, with a `root` of 4, so that its fourth root grows linearly,
     and its factor falls step by step. After so many steps it stays at `last`.
     """
-    share = jnp.minimum(step / max(steps, 1), 1.0)
+    share = jnp.minimum(step / steps, 1.0)
     if root is None:
         return first * (last / first) ** share
     low, high = first ** (1 / root), last ** (1 / root)
