@@ -1,4 +1,4 @@
-"""Better Edge Pruning beside the plain recipe: IOI in SmolLM2-135M.
+"""Better Edge Pruning beside the plain recipe: IOI and other tasks in SmolLM2-135M.
 
     python experiments/better.py                                    (the table, from the root)
     python experiments/better.py --recipes path --split validation --seeds 0     (for choices)
