@@ -38,7 +38,7 @@ class PruneState:
     step: Any  # an int32 scalar; jax rebuilds trees with shapes and labels in place of arrays
     trainable: Any  # Trainable
     optimiser: Any  # optax.OptState
-    summed: Any  # E float32, the log-alphas of all steps added up; None but with a growing price
+    average: Any  # E float32, mean log-alphas while the price grew; None but with control 'price'
     failures: Any  # N float32, of every example (`hard_examples`); None where nothing asks
 
 
@@ -60,7 +60,7 @@ def init(
         ]
         together = replicas.stack(each)
         return PruneState(
-            each[0].step, together.trainable, together.optimiser, together.summed, None
+            each[0].step, together.trainable, together.optimiser, together.average, None
         )
     edge_key, node_key = jax.random.split(jax.random.key(config.seed))
 
@@ -172,10 +172,12 @@ def _compiled_step(model: Model, config: PruneConfig, segment: int | None) -> Ca
         failures = state.failures
         if failures is not None and rows is not None:
             failures = hard_examples.remember(failures, rows, distances)
-        summed = state.summed
-        if summed is not None:
-            summed += folded(trainable).values
-        return PruneState(state.step + 1, trainable, moved, summed, failures), metrics
+        average = state.average
+        if average is not None:
+            growing = state.step < config.steps - config.cooldown
+            change = (folded(trainable).values - average) / (state.step + 1)
+            average += jnp.where(growing, change, 0)
+        return PruneState(state.step + 1, trainable, moved, average, failures), metrics
 
     axes = PruneState(None, 0, 0, 0, None)
 
@@ -192,14 +194,14 @@ def final_gates(state: PruneState) -> Edges:
     """What a run says of the edges: those to keep have the largest numbers.
 
     They are its last log-alphas (`folded`). A growing price has taken the circuit through all
-    sizes, and the last log-alphas know best of the last; an edge's mean log-alpha over the run is
-    larger the longer it was open. There it is the mean of the two. Replicas have a leading axis S
-    (`replicas`).
+    sizes, and the last log-alphas know best of the last; an edge's mean log-alpha while the price
+    grew is larger the longer it was open. There it is the mean of the two. Replicas have a leading
+    axis S (`replicas`).
     """
     last = folded(state.trainable)
-    if state.summed is None:
+    if state.average is None:
         return last
-    return Edges((last.values + state.summed / jnp.maximum(state.step, 1)) / 2, last.graph)
+    return Edges((last.values + state.average) / 2, last.graph)
 
 
 def prune(

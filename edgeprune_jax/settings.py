@@ -34,7 +34,7 @@ class PruneConfig:
     """What closes edges: Lagrange 'multipliers', which hold the sparsity at the target; or a
     'price' of an open edge that grows from `price` to `last_price` by a constant factor, whatever
     the target. The circuit then shrinks through all sizes, the rates do not fall, and all edges are
-    ranked, by their log-alphas over the run and at its end."""
+    ranked, by their log-alphas while it grew and at the end."""
     gate_init: float = 2.0
     """Mean of the log-alphas at the start."""
     gate_init_std: float = 0.01

@@ -69,7 +69,9 @@ PATH = PruneConfig(
 POWER = replace(
     PATH, price=2e-5, last_price=2.5e-2, price_root=4.0, start=0.5, steps=800, gate_max=4.0
 )
-ANYTIME = replace(POWER, last_price=1.2e-2, cooldown=240, drawn_share=0.5)
+ANYTIME = replace(
+    POWER, last_price=6e-3, gate_rate=0.2, rate_warmup=440, cooldown=360, drawn_share=0.5
+)
 
 
 def alone(target: float, *, price: float = 9e-4, steps: int = 200) -> PruneConfig:
