@@ -195,13 +195,13 @@ def final_gates(state: PruneState) -> Edges:
 
     They are its last log-alphas (`folded`). A growing price has taken the circuit through all
     sizes, and the last log-alphas know best of the last; an edge's mean log-alpha while the price
-    grew is larger the longer it was open. There it is the mean of the two. Replicas have a leading
-    axis S (`replicas`).
+    grew is larger the longer it was open. There it is the mean of the two, in which the last, which
+    say little of edges long closed, count half as much. Replicas have a leading axis S (`replicas`).
     """
     last = folded(state.trainable)
     if state.average is None:
         return last
-    return Edges((last.values + state.average) / 2, last.graph)
+    return Edges((2 * state.average + last.values) / 3, last.graph)
 
 
 def prune(

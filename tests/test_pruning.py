@@ -341,7 +341,7 @@ def test_after_a_growing_price_edges_rank_by_its_growth_and_the_end(planted, cha
     for state, _ in prune(case.model, case.params, data, None, config, start):
         seen.append(np.asarray(folded(state.trainable).values))  # before the state is donated
     growth = seen[: config.steps - config.cooldown]
-    expected = (np.mean(growth, axis=0) + seen[-1]) / 2
+    expected = (2 * np.mean(growth, axis=0) + seen[-1]) / 3
     np.testing.assert_allclose(final_gates(state).values, expected, atol=1e-5)
 
 
