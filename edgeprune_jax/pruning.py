@@ -195,8 +195,8 @@ def final_gates(state: PruneState) -> Edges:
 
     They are its last log-alphas (`folded`). A growing price has taken the circuit through all
     sizes, and the last log-alphas know best of the last; an edge's mean log-alpha while the price
-    grew is larger the longer it was open. There it is the mean of the two, in which the last, which
-    say little of edges long closed, count half as much. Replicas have a leading axis S (`replicas`).
+    grew is larger the longer it was open. There it is the mean of the two, in which the last count
+    half as much, for they say little of edges long closed. Replicas have a leading axis S.
     """
     last = folded(state.trainable)
     if state.average is None:

@@ -66,12 +66,10 @@ PATH = PruneConfig(
     control="price", price=1e-4, last_price=4e-2, start=0.8, steps=600, batch_size=4,
     gate_rate=0.1, own_masks=True,
 )  # fmt: skip
-POWER = replace(
-    PATH, price=2e-5, last_price=2.5e-2, price_root=4.0, start=0.5, steps=800, gate_max=4.0
-)
 ANYTIME = replace(
-    POWER, last_price=6e-3, gate_rate=0.2, rate_warmup=440, cooldown=360, drawn_share=0.5
-)
+    PATH, price=2e-5, last_price=6e-3, price_root=4.0, start=0.5, steps=800, gate_max=4.0,
+    gate_rate=0.2, rate_warmup=440, cooldown=360, drawn_share=0.5,
+)  # fmt: skip
 
 
 def alone(target: float, *, price: float = 9e-4, steps: int = 200) -> PruneConfig:
@@ -84,7 +82,6 @@ def alone(target: float, *, price: float = 9e-4, steps: int = 200) -> PruneConfi
 
 RECIPES = {
     "path": Recipe(PATH, scored=128, ranks=True),
-    "power": Recipe(POWER, scored=128, ranks=True),
     "anytime": Recipe(ANYTIME, scored=128, ranks=True),
     "same": Recipe(PATH, scored=128, data=0),
     "mean": Recipe(replace(PATH, replicas=2), scored=128, ranks=True, data=0),

@@ -53,7 +53,7 @@ GIVEN = {
 OURS = {  # Edge Pruning's circuits below the results: the plain recipe's, and two of better.py's
     "Edge Pruning": "pruned/{task}-*-seed*-*.json",
     "Edge Pruning, growing price": "../better_smollm2/{task}-path-seed*-*.json",
-    "Edge Pruning, its fourth root": "../better_smollm2/{task}-power-seed*-*.json",
+    "Edge Pruning, anytime": "../better_smollm2/{task}-anytime-seed*-*.json",
 }
 
 
