@@ -174,6 +174,9 @@ class PruneConfig:
             raise ValueError(
                 f"control 'price' needs prices above 0: got {self.price} and {self.last_price}"
             )
+        for name in ("price_root", "cooldown"):
+            if values[name] and self.control != "price":
+                raise ValueError(f"{name} needs control 'price': got control {self.control!r}")
         if self.node_target is not None and not self.node_gates:
             raise ValueError("node_target needs node_gates")
 

@@ -53,6 +53,8 @@ def test_the_paper_preset_has_the_shipped_settings(name, value):
         ({"gate_max": 0.0}, "gate_max must be above 0: got 0.0"),
         ({"cooldown": -1}, "cooldown must be from 0 to 299: got -1"),
         ({"cooldown": 300}, "cooldown must be from 0 to 299: got 300"),
+        ({"cooldown": 9}, "cooldown needs control 'price': got control 'multipliers'"),
+        ({"price_root": 4.0}, "price_root needs control 'price': got control 'multipliers'"),
         ({"drawn_share": 0.0}, "drawn_share must be above 0, at most 1: got 0.0"),
         ({"drawn_share": 1.1}, "drawn_share must be above 0, at most 1: got 1.1"),
         (
