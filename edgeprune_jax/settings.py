@@ -48,7 +48,7 @@ class PruneConfig:
     """Peak learning rate of the Lagrange multipliers, which ascend."""
     rate_warmup: int = 10
     """Steps of linear growth of the learning rates, which then fall linearly to 0, or with control
-    'price' stay."""
+    'price' stay until the cooldown."""
     weight_decay: float = 0.0
     """AdamW's decay of gates and multipliers. The reference has 0.01, torch's default."""
     clip: float = 1.0
