@@ -30,6 +30,7 @@ class Series(NamedTuple):
     x: Sequence[float]
     y: Sequence[float]
     dashed: bool = False
+    look: int | None = None  # its colour and marker; by default the next of the panel
 
 
 class Panel(NamedTuple):
@@ -84,9 +85,10 @@ def _draw(axes, panel: Panel) -> None:
             axes.plot(line.x, line.y, color="#888888", linestyle=style, linewidth=1, label=label)
             dashed += 1
             continue
-        style = {"color": COLOURS[solid % len(COLOURS)], "linewidth": 1.6, "label": label}
+        look = (solid if line.look is None else line.look) % len(COLOURS)
+        style = {"color": COLOURS[look], "linewidth": 1.6, "label": label}
         if len(line.x) <= 25:  # measured points rather than a log of steps
-            style |= {"marker": MARKERS[solid % len(MARKERS)], "markersize": 4}
+            style |= {"marker": MARKERS[look], "markersize": 4}
         axes.plot(line.x, line.y, **style)
         solid += 1
     if panel.log:

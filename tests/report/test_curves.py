@@ -28,6 +28,12 @@ def test_ten_lines_are_told_apart_and_named_once():
     assert len(set(zip(COLOURS, MARKERS, strict=True))) == len(set(COLOURS)) == 10
 
 
+def test_a_line_keeps_its_look_where_others_are_left_out():
+    lines = [Series("third", [1, 2], [1, 2], look=2), Series("first", [1, 2], [2, 3], look=0)]
+    text = plot([Panel("KL", lines)], x_label="edges")
+    assert text.index(COLOURS[2]) < text.index(COLOURS[0]) and COLOURS[1] not in text
+
+
 def test_numbers_on_logarithmic_axes_are_written_out():
     panel = Panel("KL", [Series("circuit", [1, 10], [0.15, 0.8])], log=True)
     text = plot([panel], x_label="edges kept, %", log_x=True)
