@@ -187,3 +187,10 @@ PAPER = PruneConfig(
     seed=42,
 )  # fmt: skip
 """The shipped settings for GPT-2 (reference facts: IOI, greater-than, gendered pronoun)."""
+
+ANYTIME = PruneConfig(
+    control="price", price=2e-5, last_price=6e-3, price_root=4.0, start=0.5, steps=800,
+    batch_size=4, gate_rate=0.2, rate_warmup=440, cooldown=360, gate_max=4.0, drawn_share=0.5,
+    own_masks=True,
+)  # fmt: skip
+"""One run for circuits of every size, best with a `warm_start`. Chosen on IOI in SmolLM2-135M."""

@@ -27,11 +27,11 @@ from edgeprune_jax.report.run import write_run_report
 from edgeprune_jax.report.tables import comparison, to_rich
 from edgeprune_jax.run import check, claim, discrete, ranking, run_pruning
 from edgeprune_jax.scores_file import Scores
-from edgeprune_jax.settings import PAPER, PruneConfig
+from edgeprune_jax.settings import ANYTIME, PAPER, PruneConfig
 from edgeprune_jax.sharding import MeshShape
 from edgeprune_jax.tasks.batch import Batch, digest, take
 
-PRESETS = {"default": PruneConfig(), "paper": PAPER}
+PRESETS = {"default": PruneConfig(), "paper": PAPER, "anytime": ANYTIME}
 EAP_EXAMPLES = 64
 SCORED_EXAMPLES = 128
 
@@ -64,8 +64,9 @@ class Prune:
     """Edges of the final circuit. Without it the gates decide, by bisection."""
     warm_start: Path | None = None
     """Scores of `edgeprune attribute` (a .safetensors file) whose ranks the gates start from."""
-    preset: Literal["default", "paper"] = "default"
-    """Settings to start from; those given beside it replace the preset's."""
+    preset: Literal["default", "paper", "anytime"] = "default"
+    """Settings to start from; those given beside it replace the preset's. 'anytime' ranks all
+    edges, for circuits of every size, and is best with a warm start."""
     dry_run: bool = False
     """Estimate memory and time of a step, print them, and write nothing."""
     json: bool = False

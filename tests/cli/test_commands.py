@@ -19,7 +19,7 @@ from edgeprune_jax.cli.inputs import find_data, find_model
 from edgeprune_jax.cli.main import COMMANDS
 from edgeprune_jax.cli.prune import Prune, with_preset
 from edgeprune_jax.report.run import training_curves
-from edgeprune_jax.settings import PAPER, PruneConfig
+from edgeprune_jax.settings import ANYTIME, PAPER, PruneConfig
 from edgeprune_jax.tasks.batch import take
 
 TRUTH = Path(str(resources.files("tracr_models"))) / "xproportion" / "truth_zero_decoded.json"
@@ -197,6 +197,7 @@ def parsed(*arguments):
         ([], PruneConfig()),
         (["--preset", "paper"], PAPER),
         (["--preset=paper"], PAPER),
+        (["--preset", "anytime"], ANYTIME),
         (["--preset", "default", "--preset", "paper"], PAPER),
         (["--preset=default", "--preset", "paper"], PAPER),
         (["--preset", "default", "--preset=paper"], PAPER),
@@ -205,8 +206,8 @@ def parsed(*arguments):
 )
 def test_the_last_preset_counts_and_gives_way_to_what_is_given_beside_it(arguments, preset):
     assert parsed(*arguments).config == preset
-    asked = {"steps": 10, "gate_rate": 0.25}
-    for given in (["--steps", "10", "--gate-rate", "0.25"], ["--steps=10", "--gate-rate=0.25"]):
+    asked = {"steps": 500, "gate_rate": 0.25}
+    for given in (["--steps", "500", "--gate-rate", "0.25"], ["--steps=500", "--gate-rate=0.25"]):
         for line in ([*arguments, *given], [*given, *arguments]):
             assert parsed(*line).config == dataclasses.replace(preset, **asked)
 
