@@ -1,7 +1,7 @@
 """Better Edge Pruning beside the plain recipe: IOI and other tasks in SmolLM2-135M.
 
     python experiments/better.py                                    (the table, from the root)
-    python experiments/better.py --recipes path --split validation --seeds 0     (for choices)
+    python experiments/better.py --recipes anytime --split validation --seeds 0     (for choices)
 
 A recipe is a config and, for a warm start, so many training pairs for EAP-IG on inputs by KL (5
 steps). All are cut at the same sizes, or at the one they are for, and measured on the same prompts;
@@ -38,7 +38,7 @@ from edgeprune_jax.models.load import DEFAULT
 from edgeprune_jax.models.loaded import Loaded
 from edgeprune_jax.report.tables import Table, to_markdown
 from edgeprune_jax.run import claim, ranking, run_pruning
-from edgeprune_jax.settings import PruneConfig
+from edgeprune_jax.settings import ANYTIME, PruneConfig
 from edgeprune_jax.tasks.splits import Split
 from edgeprune_jax.warm_start import warm_start
 
@@ -62,35 +62,25 @@ QUICK = PruneConfig(
     target=0.968, start=0.93, steps=90, warmup=30, batch_size=4, gate_rate=0.3,
     multiplier_rate=2.0, own_masks=True,
 )  # fmt: skip
-PATH = PruneConfig(
-    control="price", price=1e-4, last_price=4e-2, start=0.8, steps=600, batch_size=4,
-    gate_rate=0.1, own_masks=True,
-)  # fmt: skip
-ANYTIME = replace(
-    PATH, price=2e-5, last_price=6e-3, price_root=4.0, start=0.5, steps=800, gate_max=4.0,
-    gate_rate=0.2, rate_warmup=440, cooldown=360, drawn_share=0.5,
-)  # fmt: skip
 
 
-def alone(target: float, *, price: float = 9e-4, steps: int = 200) -> PruneConfig:
+def alone(target: float, **changes) -> PruneConfig:
     """A run for one size."""
-    return replace(
-        QUICK, target=target, start=min(0.9, target), steps=steps, warmup=60, gate_rate=0.2,
-        price=price,
-    )  # fmt: skip
+    usual = replace(
+        QUICK, target=target, start=0.9, steps=200, warmup=60, gate_rate=0.2, price=9e-4
+    )
+    return replace(usual, **changes)
 
 
 RECIPES = {
-    "path": Recipe(PATH, scored=128, ranks=True),
     "anytime": Recipe(ANYTIME, scored=128, ranks=True),
-    "same": Recipe(PATH, scored=128, data=0),
-    "mean": Recipe(replace(PATH, replicas=2), scored=128, ranks=True, data=0),
+    "mean": Recipe(replace(ANYTIME, gate_rate=0.1, replicas=3), scored=128, ranks=True, data=0),
     "quick": Recipe(QUICK, scored=32),
     "longer": Recipe(PruneConfig(), examples=400),
     **{
         f"at-{100 * one.target:g}": Recipe(one, scored=128, only=one.target)
         for one in (
-            alone(0.9, price=1e-4), alone(0.95), alone(0.98), alone(0.99),
+            alone(0.9, start=0.5, warmup=120, price=1e-4), alone(0.95), alone(0.98), alone(0.99),
             alone(0.995, price=5e-3, steps=400),
         )
     },

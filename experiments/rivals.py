@@ -2,7 +2,7 @@
 
     python experiments/sweep.py --seeds 0 1 2 --sparsities 0.95 0.966 0.98 0.99 \\
         --results experiments/results/rivals_smollm2/pruned          (Edge Pruning's circuits)
-    python experiments/better.py --recipes path                      (those of a better recipe)
+    python experiments/better.py --recipes anytime                   (those of a better recipe)
     python experiments/rivals.py                                     (the rivals, and all measures)
 
 Every rival scores all edges on training prompts of each seed, as many as `GIVEN` says, by the
@@ -50,9 +50,8 @@ GIVEN = {
     "magnitude": Given(AttributionConfig("magnitude"), 128),
     "random": Given(AttributionConfig("random"), 8),
 }
-OURS = {  # Edge Pruning's circuits below the results: the plain recipe's, and two of better.py's
+OURS = {  # Edge Pruning's circuits below the results: the plain recipe's, and one of better.py's
     "Edge Pruning": "pruned/{task}-*-seed*-*.json",
-    "Edge Pruning, growing price": "../better_smollm2/{task}-path-seed*-*.json",
     "Edge Pruning, anytime": "../better_smollm2/{task}-anytime-seed*-*.json",
 }
 
@@ -155,10 +154,13 @@ def write(options: Rivals, task: str, record: dict) -> None:
                "accuracy", "exact match", "seconds"]  # fmt: skip
     atomic.write(options.results / f"{task}.md", to_markdown(Table("", headers, shown)))
     panels = [
-        Panel(sweep_results.MEASURES[name], [Series(m, *xy) for m, xy in curves[name].items()],
-              log=name == "kl")
+        Panel(
+            sweep_results.MEASURES[name],
+            [Series(one, *xy, look=order.index(one)) for one, xy in curves[name].items()],
+            log=name == "kl",
+        )
         for name in names[:2]
-    ]  # fmt: skip
+    ]
     title = f"{task} in {record['model']['name']}"
     picture = plot(panels, x_label="edges kept, %", title=title, log_x=True)
     atomic.write(options.results / f"{task}.svg", picture)
