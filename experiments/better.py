@@ -80,8 +80,8 @@ RECIPES = {
     **{
         f"at-{100 * one.target:g}": Recipe(one, scored=128, only=one.target)
         for one in (
-            alone(0.9, start=0.5, warmup=120, price=1e-4), alone(0.95), alone(0.98), alone(0.99),
-            alone(0.995, price=5e-3, steps=400),
+            alone(0.9, start=0.5, warmup=120, price=1e-4), alone(0.95), alone(0.98),
+            alone(0.99, price=2e-3, steps=400), alone(0.995, price=5e-3, steps=400),
         )
     },
 }  # fmt: skip
