@@ -66,7 +66,8 @@ class Prune:
     """Scores of `edgeprune attribute` (a .safetensors file) whose ranks the gates start from."""
     preset: Literal["default", "paper", "anytime"] = "default"
     """Settings to start from; those given beside it replace the preset's. 'anytime' ranks all
-    edges, for circuits of every size, and is best with a warm start."""
+    edges, for circuits of every size, and is best with a warm start; other --steps need another
+    --rate-warmup and --cooldown too, here 440 and 360 of 800."""
     dry_run: bool = False
     """Estimate memory and time of a step, print them, and write nothing."""
     json: bool = False
