@@ -9,6 +9,7 @@ target above 1 cannot be reached, and is a way to keep pushing.
 Axes: B batch, A scored positions, V vocabulary.
 """
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -99,19 +100,9 @@ def constraint(
     return multipliers.linear * gap + multipliers.quadratic * gap**2
 
 
-def price(
-    step: Array, *, first: float, last: float, steps: int, root: float | None = None
-) -> Float[Array, ""]:
-    """The cost of an open edge in a step, in nats, from `first` on.
-
-    It grows by a constant factor; or, with a `root` of 4, so that its fourth root grows linearly,
-    and its factor falls step by step. After so many steps it stays at `last`.
-    """
-    share = jnp.minimum(step / steps, 1.0)
-    if root is None:
-        return first * (last / first) ** share
-    low, high = first ** (1 / root), last ** (1 / root)
-    return (low + (high - low) * share) ** root
+def ramp(step: Array, *, start: float, end: float, steps: int) -> Float[Array, ""]:
+    """From `start` to `end` in equal differences over so many steps, then constant."""
+    return start + (end - start) * jnp.clip(step / max(steps, 1), 0.0, 1.0)
 
 
 def target_sparsity(
@@ -122,9 +113,8 @@ def target_sparsity(
     Linear in the sparsity, or ("logarithmic") in the logarithm of the density 1 - s, which needs
     an end below 1.
     """
-    progress = jnp.clip(step / max(warmup, 1), 0.0, 1.0)
     if kind == "linear":
-        return start + (end - start) * progress
+        return ramp(step, start=start, end=end, steps=warmup)
     if kind == "logarithmic":
-        return 1 - jnp.exp(jnp.log1p(-start) * (1 - progress) + jnp.log1p(-end) * progress)
+        return 1 - jnp.exp(ramp(step, start=math.log1p(-start), end=math.log1p(-end), steps=warmup))
     raise ValueError(f"schedule must be one of {', '.join(SCHEDULES)}: got {kind!r}")

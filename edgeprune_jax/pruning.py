@@ -38,7 +38,7 @@ class PruneState:
     step: Any  # an int32 scalar; jax rebuilds trees with shapes and labels in place of arrays
     trainable: Any  # Trainable
     optimiser: Any  # optax.OptState
-    average: Any  # E float32, mean log-alphas while the price grew; None but with control 'price'
+    average: Any  # E float32, weighted mean of the log-alphas; None but with control 'price'
     failures: Any  # N float32, of every example (`hard_examples`); None where nothing asks
 
 
@@ -115,10 +115,9 @@ def _compiled_step(model: Model, config: PruneConfig, segment: int | None) -> Ca
         sparsity = gates.sparsity(edges)
         asked = {"target": target}
         if config.control == "price":
-            price = objectives.price(
-                step, first=config.price, last=config.last_price,
-                steps=config.steps - config.cooldown, root=config.price_root,
-            )  # fmt: skip
+            price = objectives.ramp(
+                step, start=config.price, end=config.last_price, steps=config.warmup
+            )
             asked = {"price": price}
             cost = price * trainable.edges.graph.n_edges * (1 - sparsity)
         else:
@@ -174,9 +173,8 @@ def _compiled_step(model: Model, config: PruneConfig, segment: int | None) -> Ca
             failures = hard_examples.remember(failures, rows, distances)
         average = state.average
         if average is not None:
-            growing = state.step < config.steps - config.cooldown
-            change = (folded(trainable).values - average) / (state.step + 1)
-            average += jnp.where(growing, change, 0)
+            share = 1 - jnp.sqrt(state.step / (state.step + 1))
+            average += (folded(trainable).values - average) * share
         return PruneState(state.step + 1, trainable, moved, average, failures), metrics
 
     axes = PruneState(None, 0, 0, 0, None)
@@ -194,9 +192,10 @@ def final_gates(state: PruneState) -> Edges:
     """What a run says of the edges: those to keep have the largest numbers.
 
     They are its last log-alphas (`folded`). A growing price has taken the circuit through all
-    sizes, and the last log-alphas know best of the last; an edge's mean log-alpha while the price
-    grew is larger the longer it was open. There it is the mean of the two, in which the last count
-    half as much, for they say little of edges long closed. Replicas have a leading axis S.
+    sizes, and the last log-alphas know best of the last; an edge's mean log-alpha over the run is
+    larger the longer it was open. There it is the mean of the two, in which the last count half as
+    much, for they say little of edges long closed. In the mean over the run step t, from 1, weighs
+    sqrt(t) - sqrt(t - 1): most edges close early. Replicas have a leading axis S.
     """
     last = folded(state.trainable)
     if state.average is None:

@@ -25,16 +25,17 @@ class PruneConfig:
     batch_size: int = 8
     """Prompt pairs in a step."""
     warmup: int = 150
-    """Steps over which the target sparsity grows from `start` to `target`."""
+    """Steps over which the target sparsity grows from `start` to `target`, or with control 'price'
+    the price from `price` to `last_price`."""
     start: float = 0.8
     """Target sparsity of the first step, and the one that a warm start's gates have."""
     schedule: str = "linear"
     """Growth of the target: 'linear', or 'logarithmic' (linear in the log of the density)."""
     control: str = "multipliers"
     """What closes edges: Lagrange 'multipliers', which hold the sparsity at the target; or a
-    'price' of an open edge that grows from `price` to `last_price` by a constant factor, whatever
-    the target. The circuit then shrinks through all sizes, the rates do not fall, and all edges are
-    ranked, by their log-alphas while it grew and at the end."""
+    'price' of an open edge that grows from `price` to `last_price`, whatever the target. The
+    circuit then shrinks through all sizes, and all edges are ranked, by their log-alphas over the
+    run and at its end."""
     gate_init: float = 2.0
     """Mean of the log-alphas at the start."""
     gate_init_std: float = 0.01
@@ -47,8 +48,7 @@ class PruneConfig:
     multiplier_rate: float = 1.0
     """Peak learning rate of the Lagrange multipliers, which ascend."""
     rate_warmup: int = 10
-    """Steps of linear growth of the learning rates, which then fall linearly to 0, or with control
-    'price' stay until the cooldown."""
+    """Steps of linear growth of the learning rates, which then fall linearly to 0."""
     weight_decay: float = 0.0
     """AdamW's decay of gates and multipliers. The reference has 0.01, torch's default."""
     clip: float = 1.0
@@ -58,12 +58,7 @@ class PruneConfig:
     number of edges. With a multiplier_rate of 0 it stays there, and the sparsity is whatever
     this price buys."""
     last_price: float = 2e-2
-    """Cost of an open edge at the end, with control 'price'."""
-    price_root: float | None = None
-    """With control 'price', the root of the price that grows linearly: with 4 the price grows like
-    the fourth power of time, which leaves more steps to small circuits. Without, by a factor."""
-    cooldown: int = 0
-    """With control 'price', the last steps in which the price stays and the rates fall to 0."""
+    """Cost of an open edge after `warmup` steps, with control 'price'."""
     samples: int = 1
     """Masks drawn in a step; the loss is their mean."""
     own_masks: bool = False
@@ -104,8 +99,7 @@ class PruneConfig:
     def __post_init__(self):
         values = dataclasses.asdict(self)
         for name in (
-            "steps", "batch_size", "samples", "replicas", "warmup", "rate_warmup", "cooldown",
-            "seed",
+            "steps", "batch_size", "samples", "replicas", "warmup", "rate_warmup", "seed",
         ):  # fmt: skip
             if not isinstance(values[name], int):
                 raise ValueError(f"{name} must be a whole number: got {values[name]!r}")
@@ -127,15 +121,12 @@ class PruneConfig:
             raise ValueError(f"drawn_share must be above 0, at most 1: got {self.drawn_share}")
         if self.drawn_share < 1 and self.estimator != "pathwise":
             raise ValueError(f"drawn_share needs the pathwise estimator: got {self.estimator!r}")
-        if not 0 <= self.cooldown < self.steps:
-            raise ValueError(f"cooldown must be from 0 to {self.steps - 1}: got {self.cooldown}")
         if not 0 <= self.hard_share <= 1:
             raise ValueError(f"hard_share must be between 0 and 1: got {self.hard_share}")
         if self.clip <= 0:
             raise ValueError(f"clip must be above 0: got {self.clip}")
-        for name in ("gate_max", "price_root"):
-            if values[name] is not None and values[name] <= 0:
-                raise ValueError(f"{name} must be above 0: got {values[name]}")
+        if self.gate_max is not None and self.gate_max <= 0:
+            raise ValueError(f"gate_max must be above 0: got {self.gate_max}")
         if self.ablation not in ABLATIONS:
             raise ValueError(
                 f"ablation must be one of {', '.join(ABLATIONS)}: got {self.ablation!r}"
@@ -174,9 +165,6 @@ class PruneConfig:
             raise ValueError(
                 f"control 'price' needs prices above 0: got {self.price} and {self.last_price}"
             )
-        for name in ("price_root", "cooldown"):
-            if values[name] and self.control != "price":
-                raise ValueError(f"{name} needs control 'price': got control {self.control!r}")
         if self.node_target is not None and not self.node_gates:
             raise ValueError("node_target needs node_gates")
 
@@ -189,8 +177,7 @@ PAPER = PruneConfig(
 """The shipped settings for GPT-2 (reference facts: IOI, greater-than, gendered pronoun)."""
 
 ANYTIME = PruneConfig(
-    control="price", price=2e-5, last_price=6e-3, price_root=4.0, start=0.5, steps=800,
-    batch_size=4, gate_rate=0.2, rate_warmup=440, cooldown=360, gate_max=4.0, drawn_share=0.5,
-    own_masks=True,
+    control="price", price=1e-3, last_price=6e-3, warmup=500, start=0.8, steps=800, batch_size=4,
+    gate_rate=0.2, gate_max=4.0, own_masks=True,
 )  # fmt: skip
 """One run for circuits of every size, best with a `warm_start`. Chosen on IOI in SmolLM2-135M."""

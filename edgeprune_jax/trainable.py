@@ -57,9 +57,6 @@ def optimiser(config: PruneConfig) -> optax.GradientTransformation:
     def rate(peak):
         grow = optax.linear_schedule(0.0, peak, config.rate_warmup)
         after = optax.linear_schedule(peak, 0.0, max(config.steps - config.rate_warmup, 1))
-        if config.control == "price":  # edges have to close as long as it grows
-            grown = max(config.steps - config.cooldown - config.rate_warmup, 0)
-            after = optax.linear_schedule(peak, 0.0, config.cooldown, transition_begin=grown)
         return optax.join_schedules([grow, after], [config.rate_warmup])
 
     def adam(peak):

@@ -16,7 +16,7 @@ from edgeprune_jax.objectives import (
     kl,
     mistaken,
     moved,
-    price,
+    ramp,
     squared_error,
     target_sparsity,
 )
@@ -175,26 +175,15 @@ def test_the_middle_of_a_schedule_is_linear_in_sparsity_or_in_log_density():
     assert 1 - at(50, kind="logarithmic") == pytest.approx((0.8 * 0.1) ** 0.5)
 
 
-def test_a_price_grows_by_the_same_factor_in_every_step():
-    found = np.array([float(price(jnp.int32(n), first=1e-4, last=1e-2, steps=8)) for n in range(9)])
-    np.testing.assert_allclose(found[[0, 4, 8]], [1e-4, 1e-3, 1e-2], rtol=1e-5)
-    np.testing.assert_allclose(found[1:] / found[:-1], 100 ** (1 / 8), rtol=1e-5)
+@pytest.mark.parametrize(("start", "end"), [(1e-4, 1e-2), (2.0, -1.0)])
+def test_a_ramp_goes_by_the_same_difference_in_every_step_and_stays(start, end):
+    found = [float(ramp(jnp.int32(n), start=start, end=end, steps=8)) for n in (*range(9), 50)]
+    np.testing.assert_allclose(found, [*np.linspace(start, end, 9), end], rtol=1e-5)
 
 
-def test_a_root_of_the_price_grows_by_the_same_difference_in_every_step():
-    found = np.array([
-        float(price(jnp.int32(n), first=1e-4, last=16e-4, steps=8, root=4.0)) for n in range(9)
-    ])  # fmt: skip
-    np.testing.assert_allclose(found**0.25, np.linspace(0.1, 0.2, 9), rtol=1e-5)
-
-
-@pytest.mark.parametrize("root", [None, 4.0])
-def test_a_price_that_has_grown_stays(root):
-    found = [
-        float(price(jnp.int32(n), first=1e-4, last=1e-2, steps=8, root=root)) for n in (7, 8, 9, 50)
-    ]
-    assert found[0] < 0.9e-2
-    np.testing.assert_allclose(found[1:], 1e-2, rtol=1e-5)
+def test_a_ramp_of_no_steps_is_at_its_end_after_the_first():
+    found = [float(ramp(jnp.int32(n), start=1.0, end=3.0, steps=0)) for n in range(3)]
+    assert found == [1, 3, 3]
 
 
 def test_a_target_above_one_only_pushes():

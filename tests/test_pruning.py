@@ -51,17 +51,12 @@ def test_the_paper_preset_has_the_shipped_settings(name, value):
         ({"multiplier_rate": -0.1}, "multiplier_rate must be 0 or more: got -0.1"),
         ({"weight_decay": -0.1}, "weight_decay must be 0 or more: got -0.1"),
         ({"gate_max": 0.0}, "gate_max must be above 0: got 0.0"),
-        ({"cooldown": -1}, "cooldown must be from 0 to 299: got -1"),
-        ({"cooldown": 300}, "cooldown must be from 0 to 299: got 300"),
-        ({"cooldown": 9}, "cooldown needs control 'price': got control 'multipliers'"),
-        ({"price_root": 4.0}, "price_root needs control 'price': got control 'multipliers'"),
         ({"drawn_share": 0.0}, "drawn_share must be above 0, at most 1: got 0.0"),
         ({"drawn_share": 1.1}, "drawn_share must be above 0, at most 1: got 1.1"),
         (
             {"drawn_share": 0.5, "estimator": "score", "samples": 2},
             "drawn_share needs the pathwise estimator: got 'score'",
         ),
-        ({"price_root": -4.0}, "price_root must be above 0: got -4.0"),
         ({"divergence": "l2"}, "divergence must be one of kl, squared, mistaken, moved: got 'l2'"),
         ({"floor": -0.1}, "floor must be 0 or more: got -0.1"),
         ({"hard_share": 1.1}, "hard_share must be between 0 and 1: got 1.1"),
@@ -115,13 +110,8 @@ def draw(log_alpha, u):
 
 
 def price_at(config, step):
-    """By a constant factor in every step, or the fourth root by a constant difference."""
-    progress = min(step / (config.steps - config.cooldown), 1)
-    if config.price_root is None:
-        return config.price ** (1 - progress) * config.last_price**progress
-    assert config.price_root == 4
-    roots = np.sqrt(np.sqrt([config.price, config.last_price]))
-    return np.interp(progress, [0, 1], roots) ** 4
+    """By a constant difference in every step of the warmup."""
+    return np.interp(step, [0, config.warmup], [config.price, config.last_price])
 
 
 def lagrangian(case, plain, config, data, trainable, uniforms, step):
@@ -177,8 +167,7 @@ def unflat(values, like):
         {"node_gates": True, "node_target": 0.6, "ablation": "zero", "price": 0.0},
         {"own_masks": True, "samples": 2, "node_gates": True, "node_target": 0.6},
         {"control": "price", "price": 0.02, "last_price": 0.2},
-        {"control": "price", "price": 0.02, "last_price": 0.2, "price_root": 4.0, "cooldown": 4},
-        {"control": "price", "price": 0.02, "last_price": 0.2, "cooldown": 7},
+        {"control": "price", "price": 0.02, "last_price": 0.2, "own_masks": True},
         {"drawn_share": 0.5, "own_masks": True, "price": 0.02},
     ],
 )
@@ -292,12 +281,12 @@ SCORE = {"estimator": "score", "samples": 16, "hard_share": 0.5}
 PRICE = {"control": "price", "price": 1e-3, "last_price": 0.1}
 OWN_MASKS = {"own_masks": True}
 BOUNDED = PRICE | {"gate_max": 3.0}
-COOLED = PRICE | {"cooldown": 20, "drawn_share": 0.5}
+DRAWN = PRICE | {"drawn_share": 0.5}
 
 
 @pytest.mark.parametrize(
     "change",
-    [{}, {"node_gates": True, "node_target": 0.5}, SCORE, PRICE, BOUNDED, COOLED, OWN_MASKS],
+    [{}, {"node_gates": True, "node_target": 0.5}, SCORE, PRICE, BOUNDED, DRAWN, OWN_MASKS],
 )
 def test_a_planted_circuit_is_found(planted, change):
     case, data, truth = planted
@@ -332,18 +321,16 @@ def test_no_gate_rises_above_its_largest_log_alpha(planted, change):
         assert (free_gates > 1.5).any() and kept_below.max() == 1.5
 
 
-@pytest.mark.parametrize(
-    "change", [{}, {"node_gates": True}, {"replicas": 2}, {"cooldown": 2}], ids=str
-)
-def test_after_a_growing_price_edges_rank_by_its_growth_and_the_end(planted, change):
+@pytest.mark.parametrize("change", [{}, {"node_gates": True}, {"replicas": 2}], ids=str)
+def test_after_a_growing_price_edges_rank_by_the_whole_run_and_its_end(planted, change):
     case, data, _ = planted
     config = replace(CONFIG, steps=5, **PRICE, **change)
     start, seen = init(case.graph, config), []
     state = start
     for state, _ in prune(case.model, case.params, data, None, config, start):
         seen.append(np.asarray(folded(state.trainable).values))  # before the state is donated
-    growth = seen[: config.steps - config.cooldown]
-    expected = (2 * np.mean(growth, axis=0) + seen[-1]) / 3
+    weights = np.diff(np.sqrt(np.arange(config.steps + 1)))
+    expected = (2 * np.average(seen, axis=0, weights=weights) + seen[-1]) / 3
     np.testing.assert_allclose(final_gates(state).values, expected, atol=1e-5)
 
 

@@ -67,7 +67,7 @@ class Prune:
     preset: Literal["default", "paper", "anytime"] = "default"
     """Settings to start from; those given beside it replace the preset's. 'anytime' ranks all
     edges, for circuits of every size, and is best with a warm start; other --steps need another
-    --rate-warmup and --cooldown too, here 440 and 360 of 800."""
+    --warmup too, here 500 of 800."""
     dry_run: bool = False
     """Estimate memory and time of a step, print them, and write nothing."""
     json: bool = False
