@@ -19,7 +19,6 @@ trees of that shape.
 """
 
 from collections.abc import Callable
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -35,17 +34,12 @@ Gates = Callable[[PyTree], PyTree]
 
 
 def pathwise(
-    loss: Loss, penalty: Penalty, trainable: PyTree, gates: Gates, *, keys: Array,
-    drawn: float = 1.0,
-) -> tuple[PyTree, PyTree]:  # fmt: skip
-    """Through hard-concrete masks, one after the other, so that nothing waits for the others.
-
-    `drawn` is that of `gates.sample`.
-    """
-    sample = partial(distribution.sample, drawn=drawn)
+    loss: Loss, penalty: Penalty, trainable: PyTree, gates: Gates, *, keys: Array
+) -> tuple[PyTree, PyTree]:
+    """Through hard-concrete masks, one after the other, so that nothing waits for the others."""
 
     def lagrangian(trainable, key):
-        masks = _draw(sample, gates(trainable), key)
+        masks = _draw(distribution.sample, gates(trainable), key)
         (value, report), (cost, costs) = loss(masks), penalty(trainable, masks)
         return value + cost, (report, costs)
 

@@ -33,14 +33,9 @@ def sample_gates(log_alpha: Edges, *, key: Array) -> Edges:
     return Edges(sample(log_alpha.values, key=key), log_alpha.graph)
 
 
-def sample(
-    log_alpha: Float[Array, "..."], *, key: Array, drawn: float = 1.0
-) -> Float[Array, "..."]:
-    """One draw per entry; or of this share of them, at random, and of the rest their medians."""
-    noise, which = (key, key) if drawn == 1 else jax.random.split(key)
-    u = jax.random.uniform(noise, log_alpha.shape, minval=EPSILON, maxval=1 - EPSILON)
-    if drawn < 1:
-        u = jnp.where(jax.random.bernoulli(which, drawn, log_alpha.shape), u, 0.5)
+def sample(log_alpha: Float[Array, "..."], *, key: Array) -> Float[Array, "..."]:
+    """One draw per entry."""
+    u = jax.random.uniform(key, log_alpha.shape, minval=EPSILON, maxval=1 - EPSILON)
     s = jax.nn.sigmoid((jnp.log(u) - jnp.log1p(-u) + log_alpha) / TEMPERATURE)
     return jnp.clip(s * (UPPER - LOWER) + LOWER, 0, 1)
 

@@ -99,8 +99,6 @@ def make_step(model: Model, config: PruneConfig, *, segment: int | None = None) 
 def _compiled_step(model: Model, config: PruneConfig, segment: int | None) -> Callable:
     divergence = DIVERGENCES[config.divergence]
     estimate = ESTIMATORS[config.estimator]
-    if config.drawn_share < 1:
-        estimate = partial(estimate, drawn=config.drawn_share)
     move = optimiser(config)
 
     def opened(batch: Batch, trainable: Trainable) -> tuple[Array, Array | None]:

@@ -64,10 +64,6 @@ class PruneConfig:
     own_masks: bool = False
     """Whether every example of a batch has a mask of its own: hardly more work, less noise in the
     gradient, and memory for as many masks as examples. The paper draws one for the batch."""
-    drawn_share: float = 1.0
-    """Share of the gates that are drawn for a mask, at random, while the others stand at the median
-    of their draws. The paper draws all, and every edge then learns to make up for what the noise
-    takes from the others: with all of them open the circuit does more than the model."""
     replicas: int = 1
     """Sets of gates trained side by side on the same batches, of this seed and those after it: what
     does not depend on the gates is computed once. The circuit is that of their mean log-alphas."""
@@ -117,10 +113,6 @@ class PruneConfig:
         ):  # fmt: skip
             if values[name] < 0:
                 raise ValueError(f"{name} must be 0 or more: got {values[name]}")
-        if not 0 < self.drawn_share <= 1:
-            raise ValueError(f"drawn_share must be above 0, at most 1: got {self.drawn_share}")
-        if self.drawn_share < 1 and self.estimator != "pathwise":
-            raise ValueError(f"drawn_share needs the pathwise estimator: got {self.estimator!r}")
         if not 0 <= self.hard_share <= 1:
             raise ValueError(f"hard_share must be between 0 and 1: got {self.hard_share}")
         if self.clip <= 0:

@@ -84,19 +84,6 @@ def test_exact_zeros_and_ones_are_as_frequent_as_they_should_be(log_alpha):
         assert abs((mask == value).mean() - p) < 4 * np.sqrt(p * (1 - p) / n)
 
 
-@pytest.mark.parametrize("log_alpha", [-1.0, 0.0, 0.5])
-def test_of_a_share_of_the_gates_the_rest_stand_at_the_median(log_alpha):
-    n, drawn = 100_000, 0.25
-    mask = np.asarray(gates.sample(jnp.full(n, log_alpha), key=KEY, drawn=drawn))
-    whole = np.asarray(gates.sample(jnp.full(n, log_alpha), key=KEY))
-    median = 1.2 * logistic(1.5 * log_alpha) - 0.1
-    assert abs(np.median(whole) - median) < 0.02
-    rest = np.abs(mask - median) < 1e-6
-    assert abs(rest.mean() - 0.75) < 4 * np.sqrt(0.75 * 0.25 / n)
-    p = logistic(2 / 3 * np.log(1 / 11) - log_alpha)
-    assert abs((mask[~rest] == 0).mean() - p) < 4 * np.sqrt(p * (1 - p) / (drawn * n))
-
-
 def test_one_key_draws_one_mask():
     values = edges(np.zeros(94))
     first, again = (gates.sample_gates(values, key=KEY).values for _ in range(2))

@@ -27,7 +27,7 @@ STEP = 1e-30  # of a complex step, as in conftest
         ("schedule", "linear"), ("gate_init", 10.0), ("gate_init_std", 0.01), ("gate_rate", 0.8),
         ("multiplier_rate", 0.8), ("rate_warmup", 200), ("weight_decay", 0.01), ("clip", 1.0),
         ("price", 0.0), ("samples", 1), ("own_masks", False), ("node_gates", True),
-        ("node_target", None), ("gate_max", None), ("drawn_share", 1.0),
+        ("node_target", None), ("gate_max", None),
         ("divergence", "kl"), ("ablation", "interchange"), ("seed", 42),
     ],
 )  # fmt: skip
@@ -51,12 +51,6 @@ def test_the_paper_preset_has_the_shipped_settings(name, value):
         ({"multiplier_rate": -0.1}, "multiplier_rate must be 0 or more: got -0.1"),
         ({"weight_decay": -0.1}, "weight_decay must be 0 or more: got -0.1"),
         ({"gate_max": 0.0}, "gate_max must be above 0: got 0.0"),
-        ({"drawn_share": 0.0}, "drawn_share must be above 0, at most 1: got 0.0"),
-        ({"drawn_share": 1.1}, "drawn_share must be above 0, at most 1: got 1.1"),
-        (
-            {"drawn_share": 0.5, "estimator": "score", "samples": 2},
-            "drawn_share needs the pathwise estimator: got 'score'",
-        ),
         ({"divergence": "l2"}, "divergence must be one of kl, squared, mistaken, moved: got 'l2'"),
         ({"floor": -0.1}, "floor must be 0 or more: got -0.1"),
         ({"hard_share": 1.1}, "hard_share must be between 0 and 1: got 1.1"),
@@ -168,7 +162,6 @@ def unflat(values, like):
         {"own_masks": True, "samples": 2, "node_gates": True, "node_target": 0.6},
         {"control": "price", "price": 0.02, "last_price": 0.2},
         {"control": "price", "price": 0.02, "last_price": 0.2, "own_masks": True},
-        {"drawn_share": 0.5, "own_masks": True, "price": 0.02},
     ],
 )
 def test_one_step_descends_in_gates_and_ascends_in_multipliers(toy_case, plain, change):
@@ -194,9 +187,7 @@ def test_one_step_descends_in_gates_and_ascends_in_multipliers(toy_case, plain, 
     shape = (len(data),) if config.own_masks else ()
 
     def drawn(key, shape):
-        noise, which = (key, key) if config.drawn_share == 1 else jax.random.split(key)
-        u = np.asarray(jax.random.uniform(noise, shape, minval=1e-6, maxval=1 - 1e-6), float)
-        return np.where(jax.random.bernoulli(which, config.drawn_share, shape), u, 0.5)
+        return np.asarray(jax.random.uniform(key, shape, minval=1e-6, maxval=1 - 1e-6), float)
 
     uniforms = [
         [
@@ -281,12 +272,11 @@ SCORE = {"estimator": "score", "samples": 16, "hard_share": 0.5}
 PRICE = {"control": "price", "price": 1e-3, "last_price": 0.1}
 OWN_MASKS = {"own_masks": True}
 BOUNDED = PRICE | {"gate_max": 3.0}
-DRAWN = PRICE | {"drawn_share": 0.5}
 
 
 @pytest.mark.parametrize(
     "change",
-    [{}, {"node_gates": True, "node_target": 0.5}, SCORE, PRICE, BOUNDED, DRAWN, OWN_MASKS],
+    [{}, {"node_gates": True, "node_target": 0.5}, SCORE, PRICE, BOUNDED, OWN_MASKS],
 )
 def test_a_planted_circuit_is_found(planted, change):
     case, data, truth = planted
