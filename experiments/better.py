@@ -7,7 +7,8 @@ A recipe is a config and, for a warm start, so many training pairs for EAP-IG on
 steps). All are cut at the same sizes, or at the one they are for, and measured on the same prompts;
 a ranking of all edges has CPR and CMD too (`measures.curve`), and several seeds have a Jaccard
 index at 97.5 %. The plain recipe's circuits are those of `results/rivals_smollm2/pruned` (200 steps
-towards 97 %), not found anew.
+towards 97 %), not found anew; nor are a recipe's own, where they are among the results and their
+run is not in `runs/` (they say nothing of CPR and CMD, which need the whole ranking).
 
 Settings were chosen on the validation split; the committed table is of the test split. Resumable:
 runs stay in `runs/`, and each measured run is written at once. `cpu_seconds` are of all threads of
@@ -100,7 +101,7 @@ class Better:
     split: Split = "test"
     """Prompts to measure on: 'validation' for choices, 'test' for the table."""
     test_examples: int = 96
-    """Unseen pairs to measure on."""
+    """Pairs to measure on, which the names of the measures have too."""
     task: str = "ioi"
     """Task."""
     model: str = DEFAULT
@@ -121,7 +122,7 @@ def pruned(options: Better, loaded: Loaded, name: str, seed: int) -> tuple[Edges
         first = warm_start(ranked(scores.edges, scores.sign), sparsity=config.start)
         spent = scores.provenance["cpu_seconds"]
     data = find_data(loaded, options.task, split="train", n=recipe.examples, seed=prompts).batch
-    folder, start = options.runs / f"{options.task}-{name}-seed{seed}", time.process_time()
+    folder, start = run_folder(options, name, seed), time.process_time()
     claim(folder, {"scored": recipe.scored, "settings": asdict(config), "n_train": len(data)})
     done = (folder / "gates.safetensors").exists()
     gates = run_pruning(loaded, data, config, folder, first=first)
@@ -139,20 +140,21 @@ def pruned(options: Better, loaded: Loaded, name: str, seed: int) -> tuple[Edges
 def found(
     options: Better, loaded: Loaded, name: str, seed: int
 ) -> tuple[list[Circuit], Edges | None]:
-    """The circuits of a recipe and seed, and its ranking, which the plain recipe did not keep."""
+    """The circuits of a recipe and seed, and its ranking, which circuits found before lack."""
     recipe = RECIPES.get(name)
     sparsities = options.sparsities if recipe is None or recipe.only is None else (recipe.only,)
     sizes = [round((1 - sparsity) * loaded.graph.n_edges) for sparsity in sparsities]
-    if recipe is not None:
+    paths = [circuit_path(options, name, seed, size) for size in sizes]
+    known = name == "plain" or all(path.exists() for path in paths)
+    if not known or run_folder(options, name, seed).exists():
         edges, said = pruned(options, loaded, name, seed)
         return [from_scores(edges, size, provenance=said) for size in sizes], edges
-    paths = [PLAIN / f"{options.task}-0.97-400-seed{seed}-{size}.json" for size in sizes]
     return [circuit_json.load(path, loaded.graph) for path in paths if path.exists()], None
 
 
 def measure(options: Better, loaded: Loaded) -> dict:
     """The record of all runs, with an entry for each recipe and seed; what it holds is kept."""
-    path = options.results / f"{options.task}-{options.split}.json"
+    path = measures(options).with_suffix(".json")
     record = json.loads(path.read_text()) if path.exists() else {"runs": []}
     done = {(run["recipe"], run["seed"]) for run in record["runs"]}
     data = find_data(
@@ -178,7 +180,7 @@ def measure(options: Better, loaded: Loaded) -> dict:
             if edges is not None and RECIPES[name].ranks:
                 own = next(one for one in sweep_results.TASK_MEASURES if one in rows[0])
                 run["areas"] = areas(loaded.model, loaded.params, edges, data, measure=own)
-            for circuit in circuits if name != "plain" else ():
+            for circuit in circuits if edges is not None else ():
                 circuit_json.save(circuit, circuit_path(options, name, seed, len(circuit)))
             record = origin(
                 loaded, task=options.task, ablation="interchange", of=loaded.graph.n_edges,
@@ -189,8 +191,19 @@ def measure(options: Better, loaded: Loaded) -> dict:
     return record
 
 
+def run_folder(options: Better, name: str, seed: int) -> Path:
+    return options.runs / f"{options.task}-{name}-seed{seed}"
+
+
 def circuit_path(options: Better, name: str, seed: int, size: int) -> Path:
+    if name == "plain":
+        return PLAIN / f"{options.task}-0.97-400-seed{seed}-{size}.json"
     return options.results / f"{options.task}-{name}-seed{seed}-{size}.json"
+
+
+def measures(options: Better) -> Path:
+    """Where the measures are, without a suffix: those of other prompts do not mix."""
+    return options.results / f"{options.task}-{options.split}-{options.test_examples}"
 
 
 def stable(options: Better, loaded: Loaded, name: str) -> dict | None:
@@ -207,7 +220,8 @@ def write(options: Better, loaded: Loaded, record: dict) -> None:
     for run in record["runs"]:
         groups[run["recipe"]].append(run)
     sizes = sorted({row["edges"] for run in record["runs"] for row in run["rows"]}, reverse=True)
-    table, alike = [], {}
+    table = []
+    alike = {name: stable(options, loaded, name) for name in ("plain", *RECIPES)}
     for name, runs in groups.items():
         kls: dict[int, list[float]] = defaultdict(list)
         for run in runs:
@@ -215,21 +229,20 @@ def write(options: Better, loaded: Loaded, record: dict) -> None:
                 kls[row["edges"]].append(row["kl"])
         config, spent = runs[0]["settings"], [run["cpu_seconds"] for run in runs]
         whole = [run["areas"] for run in runs if "areas" in run]
-        alike[name] = stable(options, loaded, name)
         table.append([
             name, len(runs), config["steps"], config["batch_size"],
             *(float(np.mean(kls[size])) if kls[size] else None for size in sizes),
             *(mean([one[order][area]["shares"] for one in whole])
               for order, area in (("absolute", "cmd"), ("signed", "cpr"))),
-            alike[name] and alike[name]["jaccard"], mean(spent),
+            (alike[name] or {}).get("jaccard"), mean(spent),
         ])  # fmt: skip
     headers = [
         "recipe", "seeds", "steps", "batch", *(f"KL at {size:,}" for size in sizes), "CMD", "CPR",
         f"Jaccard at {STABLE:.1%}", "CPU seconds",
     ]  # fmt: skip
-    stem = options.results / f"{options.task}-{options.split}"
-    atomic.write(stem.with_suffix(".md"), to_markdown(Table("", headers, table)))
-    atomic.write(options.results / f"{options.task}-stability.json", json.dumps(alike, indent=1))
+    atomic.write(measures(options).with_suffix(".md"), to_markdown(Table("", headers, table)))
+    known = {name: one for name, one in alike.items() if one}
+    atomic.write(options.results / f"{options.task}-stability.json", json.dumps(known, indent=1))
 
 
 def mean(values: list) -> float | None:
