@@ -61,12 +61,12 @@ def test_a_growing_price_is_logged_and_drawn_in_place_of_a_target(answer, tmp_pa
     code, _ = answer(
         "prune", "--model", "xproportion", "--task", "domain", "--out", tmp_path / "run",
         "--steps", "20", "--ablation", "zero", "--divergence", "squared", "--edges", "7",
-        "--control", "price", "--price", "0.001", "--last-price", "0.1", "--own-masks",
-        "--random-circuits", "0",
+        "--control", "price", "--price", "0.001", "--last-price", "0.1", "--warmup", "20",
+        "--own-masks", "--random-circuits", "0",
     )  # fmt: skip
     assert code == 0
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()]
-    expected = [0.001 * 100 ** (step / 20) for step in (9, 19)]  # of the steps before
+    expected = [0.001 + 0.099 * step / 20 for step in (9, 19)]  # of the steps before
     assert [row["price"] for row in rows] == pytest.approx(expected)
     assert "target" not in rows[0]
     assert set(re.findall(r'id="axes_(\d)"', training_curves(rows))) == {"1", "2", "3"}
