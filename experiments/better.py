@@ -56,7 +56,6 @@ class Recipe(NamedTuple):
     ranks: bool = False  # whether its ranking is of use at all sizes, and has CPR and CMD
     only: float | None = None  # the one sparsity it is for
     examples: int = 2000  # training pairs
-    data: int | None = None  # the seed of the prompts; by default that of the gates
 
 
 QUICK = PruneConfig(
@@ -75,7 +74,7 @@ def alone(target: float, **changes) -> PruneConfig:
 
 RECIPES = {
     "anytime": Recipe(ANYTIME, scored=128, ranks=True),
-    "mean": Recipe(replace(ANYTIME, gate_rate=0.1, replicas=3), scored=128, ranks=True, data=0),
+    "mean": Recipe(replace(ANYTIME, replicas=3), scored=128, ranks=True),
     "quick": Recipe(QUICK, scored=32),
     "longer": Recipe(PruneConfig(), examples=400),
     **{
@@ -116,12 +115,12 @@ def pruned(options: Better, loaded: Loaded, name: str, seed: int) -> tuple[Edges
     """A run's ranking of all edges, and its provenance."""
     recipe = RECIPES[name]
     config = replace(recipe.config, seed=seed * recipe.config.replicas)  # no two share a replica
-    first, spent, prompts = None, 0, seed if recipe.data is None else recipe.data
+    first, spent = None, 0
     if recipe.scored:
-        scores = scored(loaded, options.task, SCORES, examples=recipe.scored, seed=prompts)
+        scores = scored(loaded, options.task, SCORES, examples=recipe.scored, seed=seed)
         first = warm_start(ranked(scores.edges, scores.sign), sparsity=config.start)
         spent = scores.provenance["cpu_seconds"]
-    data = find_data(loaded, options.task, split="train", n=recipe.examples, seed=prompts).batch
+    data = find_data(loaded, options.task, split="train", n=recipe.examples, seed=seed).batch
     folder, start = run_folder(options, name, seed), time.process_time()
     claim(folder, {"scored": recipe.scored, "settings": asdict(config), "n_train": len(data)})
     done = (folder / "gates.safetensors").exists()
@@ -131,7 +130,7 @@ def pruned(options: Better, loaded: Loaded, name: str, seed: int) -> tuple[Edges
         atomic.write(path, json.dumps(spent + round(time.process_time() - start)) + "\n")
     return ranking(gates), origin(
         loaded, task=options.task, method="edge pruning", recipe=name, settings=asdict(config),
-        data={"seed": prompts, "n_train": len(data), "split": "train"}, ablation=config.ablation,
+        data={"seed": seed, "n_train": len(data), "split": "train"}, ablation=config.ablation,
         command=sweep_results.command(), cpu_seconds=json.loads(path.read_text()),
         warm_start=asdict(SCORES) | {"examples": recipe.scored} if recipe.scored else None,
     )  # fmt: skip
