@@ -194,7 +194,7 @@ def run_folder(options: Better, name: str, seed: int) -> Path:
     return options.runs / f"{options.task}-{name}-seed{seed}"
 
 
-def circuit_path(options: Better, name: str, seed: int, size: int) -> Path:
+def circuit_path(options: Better, name: str, seed: int | str, size: int) -> Path:
     if name == "plain":
         return PLAIN / f"{options.task}-0.97-400-seed{seed}-{size}.json"
     return options.results / f"{options.task}-{name}-seed{seed}-{size}.json"
@@ -208,8 +208,9 @@ def measures(options: Better) -> Path:
 def stable(options: Better, loaded: Loaded, name: str) -> dict | None:
     """How alike a recipe's circuits of the one size are, over the seeds that have been run."""
     size = round((1 - STABLE) * loaded.graph.n_edges)
-    paths = [circuit_path(options, name, seed, size) for seed in options.seeds]
-    circuits = [circuit_json.load(path, loaded.graph) for path in paths if path.exists()]
+    any_seed = circuit_path(options, name, "*", size)
+    paths = sorted(any_seed.parent.glob(any_seed.name))
+    circuits = [circuit_json.load(path, loaded.graph) for path in paths]
     return stability(circuits) if len(circuits) > 1 else None
 
 
